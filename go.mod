@@ -2,6 +2,8 @@ module github.com/seed-478a8fee/platter
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/BurntSushi/toml v1.6.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -83,3 +85,5 @@ require (
 )
 
 tool honnef.co/go/tools/cmd/staticcheck
+
+replace libguestfs.org/libnbd => ./backends/guest/libnbd

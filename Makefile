@@ -1,0 +1,56 @@
+# Platter's tasks. "make" alone lists them.
+export PLATTER_CACHE ?= $(CURDIR)/.cache
+export PATH := $(PLATTER_CACHE)/go/bin:/usr/local/go/bin:$(PATH):/usr/sbin:/sbin
+export GOTOOLCHAIN ?= auto
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+DATA    ?= $(CURDIR)/data
+FUZZTIME ?= 20s
+# The tags of the parts that need cgo; they apply where those parts are.
+TAGS := rbd,libnbd,pacific
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+run: deps-build build ## install what is missing, build, and run the gateway on its defaults (data in ./data)
+	bin/platterd --data-dir $(DATA)
+
+test: deps lint unit integration ## install what is missing and run every test, with the real servers and clients
+
+build: deps-build ## bin/platterd and bin/platter
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/platterd ./cmd/platter
+
+deps-build: ## install what building and running needs
+	@.ci/deps build
+
+deps: ## install everything: also what the tests need, and libnbd's Go bindings
+	@.ci/deps test
+
+unit: ## tests that need Go alone, then those with goroutines under the race detector
+	go test ./...
+	go test -race $$(go list ./... | grep -v /integration)
+
+integration: build ## tests with the real programs; a missing one is a failure
+	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 ./...
+
+soak: build ## the tests at their full counts: hours
+	PLATTER_SOAK=1 go test -tags integration,$(TAGS) -count=1 -timeout 8h -p 1 -v ./integration/... ./backends/... ./catalog/...
+
+lint: ## gofmt, vet, staticcheck, tidy go.mod
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet -tags integration ./...
+	go tool staticcheck -tags integration ./...
+	go mod tidy -diff
+
+fuzz: ## each fuzz test for FUZZTIME (20s)
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
+		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+bench: ## benchmarks inside the process
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built; data and caches stay
+	rm -rf bin
+
+.PHONY: help run test build deps-build deps unit integration soak lint fuzz bench clean
+.DEFAULT_GOAL := help

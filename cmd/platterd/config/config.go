@@ -1,0 +1,245 @@
+// Package config is the configuration of platterd: a TOML file, overlaid by
+// PLATTER_... variables of the environment, overlaid by flags.
+//
+// The zero configuration works: an embedded etcd and a file store in the data
+// directory, no authentication, every listener on loopback. Unknown keys are
+// errors. Each key KEY of section SECTION can come from the variable
+// PLATTER_SECTION_KEY (in capitals), keys without a section from PLATTER_KEY,
+// keys of a store NAME from PLATTER_STORES_NAME_KEY. Each secret x can be
+// given as x_file, the name of a file that holds it.
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Off as a listener, socket or mount switches that door off.
+const Off = "off"
+
+// A Config is the whole configuration. Load fills in the defaults that the
+// comments name.
+type Config struct {
+	DataDir      string `toml:"data_dir"`      // default /var/lib/platter
+	DefaultStore string `toml:"default_store"` // default: the only store, or "local"
+	LogLevel     string `toml:"log_level"`     // debug, info (default), warn, error
+	LogFormat    string `toml:"log_format"`    // text (default) or json
+
+	API     API              `toml:"api"`
+	NBD     NBD              `toml:"nbd"`
+	FUSE    FUSE             `toml:"fuse"`
+	Debug   Debug            `toml:"debug"`
+	Catalog Catalog          `toml:"catalog"`
+	Auth    Auth             `toml:"auth"`
+	Policy  Policy           `toml:"policy"`
+	Cache   Cache            `toml:"cache"`
+	Images  Images           `toml:"images"`
+	Limits  Limits           `toml:"limits"`
+	Stores  map[string]Store `toml:"stores"`
+}
+
+// API is the HTTP door.
+type API struct {
+	Listen         string   `toml:"listen"`          // default 127.0.0.1:9292
+	PublicEndpoint string   `toml:"public_endpoint"` // default: from the request's host
+	TLSCert        string   `toml:"tls_cert"`        // PEM file; with tls_key the door speaks HTTPS
+	TLSKey         string   `toml:"tls_key"`         // PEM file
+	AllowedHosts   []string `toml:"allowed_hosts"`   // further Host names taken with auth none
+}
+
+// NBD is the block device door.
+type NBD struct {
+	Listen          string   `toml:"listen"`           // default 127.0.0.1:10809
+	Socket          string   `toml:"socket"`           // default DATA/nbd.sock
+	SocketGroup     string   `toml:"socket_group"`     // default: the daemon's own
+	AllowPlainTCP   bool     `toml:"allow_plain_tcp"`  // listen outside loopback without TLS
+	TLS             string   `toml:"tls"`              // off (default), optional, required
+	TLSCert         string   `toml:"tls_cert"`         // PEM file
+	TLSKey          string   `toml:"tls_key"`          // PEM file
+	TLSClientCA     string   `toml:"tls_client_ca"`    // PEM file
+	MaxConnections  int      `toml:"max_connections"`  // default 1024
+	MaxPerClient    int      `toml:"max_per_client"`   // default 256
+	HandshakeWithin Duration `toml:"handshake_within"` // default 10s
+}
+
+// FUSE is the file tree.
+type FUSE struct {
+	Mount      string `toml:"mount"`       // default DATA/mnt
+	AllowOther bool   `toml:"allow_other"` // others than the daemon's user may look
+	Project    string `toml:"project"`     // default: everything, for root only
+}
+
+// Debug is the listener for metrics and pprof.
+type Debug struct {
+	Listen string `toml:"listen"` // default 127.0.0.1:9293
+}
+
+// Catalog says which etcd keeps the records.
+type Catalog struct {
+	Etcd         []string `toml:"etcd"`   // endpoints; none (default): embedded, in DATA/etcd
+	Prefix       string   `toml:"prefix"` // default /platter
+	TLSCA        string   `toml:"tls_ca"`
+	TLSCert      string   `toml:"tls_cert"`
+	TLSKey       string   `toml:"tls_key"`
+	Username     string   `toml:"username"`
+	Password     string   `toml:"password"`
+	PasswordFile string   `toml:"password_file"`
+}
+
+// Auth says who may come in.
+type Auth struct {
+	Mode                 string `toml:"mode"`                  // none (default)
+	AllowUnauthenticated bool   `toml:"allow_unauthenticated"` // listen outside loopback with mode none
+	AuthURL              string `toml:"auth_url"`
+	Username             string `toml:"username"`
+	Password             string `toml:"password"`
+	PasswordFile         string `toml:"password_file"`
+	ProjectName          string `toml:"project_name"`
+	UserDomainName       string `toml:"user_domain_name"`
+	ProjectDomainName    string `toml:"project_domain_name"`
+}
+
+// Policy says who may do what.
+type Policy struct {
+	File string `toml:"file"`
+}
+
+// Cache is the local cache above far stores.
+type Cache struct {
+	Dir  string `toml:"dir"`
+	Size Size   `toml:"size"`
+}
+
+// Images says what an upload may be.
+type Images struct {
+	RequireFormatMatch *bool    `toml:"require_format_match"` // default true: content must be what disk_format says
+	Strict             bool     `toml:"strict"`               // also refuse raw uploads that look like another format
+	DiskFormats        []string `toml:"disk_formats"`         // default: Glance's list
+	ContainerFormats   []string `toml:"container_formats"`    // default: Glance's list
+	HashAlgorithm      string   `toml:"hash_algorithm"`       // default sha512
+}
+
+// Limits bounds what users can ask for. Negative counts mean no limit.
+type Limits struct {
+	ImageSize      Size     `toml:"image_size"`      // of one upload, default 1TiB
+	Members        int      `toml:"members"`         // per image, default 128
+	Properties     int      `toml:"properties"`      // per image, default 128
+	Tags           int      `toml:"tags"`            // per image, default 128
+	Locations      int      `toml:"locations"`       // per image, default 10
+	OverlaySize    Size     `toml:"overlay_size"`    // virtual, of one overlay, default 64TiB
+	OverlayBytes   Size     `toml:"overlay_bytes"`   // stored, of one overlay, default: its virtual size
+	EphemeralBytes Size     `toml:"ephemeral_bytes"` // stored, of one ephemeral disk, default 16GiB
+	Reserve        Size     `toml:"reserve"`         // kept free on the data directory's disk for the catalog, default 512MiB
+	OrphanGrace    Duration `toml:"orphan_grace"`    // age after which bytes that no record names are freed, default 1h
+	TaskLife       Duration `toml:"task_life"`       // how long a finished task is kept, default 48h
+	AttachUnused   Duration `toml:"attach_unused"`   // an attachment never used expires after this, default 1h
+	StopWithin     Duration `toml:"stop_within"`     // how long a stop waits for requests in flight, default 30s
+	DownloadBuffer Size     `toml:"download_buffer"` // per download, default 1MiB
+	RequestBody    Size     `toml:"request_body"`    // of JSON bodies, default 1MiB
+	HeaderWithin   Duration `toml:"header_within"`   // time for a request's headers, default 10s
+	IdleWithin     Duration `toml:"idle_within"`     // idle HTTP connections close after this, default 2m
+}
+
+// A Store is a place for image bytes. Type decides which other keys apply.
+type Store struct {
+	Type        string `toml:"type"` // file
+	Description string `toml:"description"`
+	Weight      int    `toml:"weight"`
+	Overlay     string `toml:"overlay"`    // file
+	Durability  string `toml:"durability"` // gateway, store
+
+	Dir string `toml:"dir"` // file: folder, relative to the data directory
+
+	Pool          string `toml:"pool"` // rbd
+	Conf          string `toml:"conf"`
+	User          string `toml:"user"`
+	Keyring       string `toml:"keyring"`
+	Endpoint      string `toml:"endpoint"` // s3
+	Bucket        string `toml:"bucket"`
+	AccessKey     string `toml:"access_key"`
+	SecretKey     string `toml:"secret_key"`
+	SecretKeyFile string `toml:"secret_key_file"`
+	Region        string `toml:"region"`
+	Layout        string `toml:"layout"`
+	AuthURL       string `toml:"auth_url"` // swift
+	AuthVersion   int    `toml:"auth_version"`
+	Key           string `toml:"key"`
+	KeyFile       string `toml:"key_file"`
+	Project       string `toml:"project"`
+	UserDomain    string `toml:"user_domain"`
+	ProjectDomain string `toml:"project_domain"`
+	Container     string `toml:"container"`
+}
+
+// setDefaults fills in what the user left out.
+func (c *Config) setDefaults() {
+	text := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	text(&c.DataDir, "/var/lib/platter")
+	text(&c.LogLevel, "info")
+	text(&c.LogFormat, "text")
+	text(&c.API.Listen, "127.0.0.1:9292")
+	text(&c.NBD.Listen, "127.0.0.1:10809")
+	text(&c.NBD.Socket, filepath.Join(c.DataDir, "nbd.sock"))
+	text(&c.NBD.TLS, Off)
+	text(&c.FUSE.Mount, filepath.Join(c.DataDir, "mnt"))
+	text(&c.Debug.Listen, "127.0.0.1:9293")
+	text(&c.Catalog.Prefix, "/platter")
+	text(&c.Auth.Mode, "none")
+	text(&c.Images.HashAlgorithm, "sha512")
+	if len(c.Stores) == 0 {
+		c.Stores = map[string]Store{"local": {Type: "file", Dir: "images"}}
+	}
+	if c.DefaultStore == "" {
+		c.DefaultStore = "local"
+		if len(c.Stores) == 1 {
+			for name := range c.Stores {
+				c.DefaultStore = name
+			}
+		}
+	}
+	c.Limits.setDefaults()
+	number(&c.NBD.MaxConnections, 1024)
+	number(&c.NBD.MaxPerClient, 256)
+	number(&c.NBD.HandshakeWithin, Duration(10*time.Second))
+	if c.Images.RequireFormatMatch == nil {
+		yes := true
+		c.Images.RequireFormatMatch = &yes
+	}
+}
+
+func (l *Limits) setDefaults() {
+	number(&l.ImageSize, 1<<40)
+	number(&l.Members, 128)
+	number(&l.Properties, 128)
+	number(&l.Tags, 128)
+	number(&l.Locations, 10)
+	number(&l.OverlaySize, 64<<40)
+	number(&l.EphemeralBytes, 16<<30)
+	number(&l.Reserve, 512<<20)
+	number(&l.OrphanGrace, Duration(time.Hour))
+	number(&l.TaskLife, Duration(48*time.Hour))
+	number(&l.AttachUnused, Duration(time.Hour))
+	number(&l.StopWithin, Duration(30*time.Second))
+	number(&l.DownloadBuffer, 1<<20)
+	number(&l.RequestBody, 1<<20)
+	number(&l.HeaderWithin, Duration(10*time.Second))
+	number(&l.IdleWithin, Duration(2*time.Minute))
+}
+
+func number[T ~int | ~int64](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// StoreDir returns the folder of a file store.
+func (c *Config) StoreDir(s Store) string {
+	if filepath.IsAbs(s.Dir) {
+		return s.Dir
+	}
+	return filepath.Join(c.DataDir, s.Dir)
+}

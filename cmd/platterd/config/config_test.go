@@ -1,0 +1,153 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := Load(Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.API.Listen != "127.0.0.1:9292" || c.NBD.Socket != "/var/lib/platter/nbd.sock" || c.FUSE.Mount != "/var/lib/platter/mnt" {
+		t.Errorf("doors: %+v %+v %+v", c.API, c.NBD, c.FUSE)
+	}
+	if c.DefaultStore != "local" || c.StoreDir(c.Stores["local"]) != "/var/lib/platter/images" {
+		t.Errorf("stores: %q %+v", c.DefaultStore, c.Stores)
+	}
+	if !*c.Images.RequireFormatMatch || c.Limits.ImageSize != 1<<40 {
+		t.Errorf("images: %+v limits: %+v", c.Images, c.Limits)
+	}
+}
+
+func TestLayers(t *testing.T) {
+	secret := write(t, "secret", "hush\n")
+	file := write(t, "platter.toml", `
+data_dir = "/srv/one"
+[api]
+listen = "127.0.0.1:1"
+[limits]
+image_size = "2 GiB"
+attach_unused = "90s"
+reserve = 4096
+[images]
+require_format_match = false
+[catalog]
+etcd = ["http://10.0.0.1:2379"]
+password_file = "`+secret+`"
+[stores.fast]
+type = "file"
+dir = "/fast"
+`)
+	c, err := Load(Sources{
+		File:  file,
+		Env:   []string{"PLATTER_API_LISTEN=127.0.0.1:2", "PLATTER_NBD_LISTEN=127.0.0.1:3", "PLATTER_STORES_FAST_DIR=/faster", "PLATTER_URL=x", "HOME=/"},
+		Flags: map[string]string{"nbd.listen": "127.0.0.1:4", "catalog.etcd": "http://a:1,http://b:2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DataDir != "/srv/one" || c.API.Listen != "127.0.0.1:2" || c.NBD.Listen != "127.0.0.1:4" {
+		t.Errorf("file < environment < flag: %q %q %q", c.DataDir, c.API.Listen, c.NBD.Listen)
+	}
+	if c.Limits.ImageSize != 2<<30 || c.Limits.AttachUnused != Duration(90*time.Second) || c.Limits.Reserve != 4096 {
+		t.Errorf("units: %+v", c.Limits)
+	}
+	if *c.Images.RequireFormatMatch || c.Catalog.Password != "hush" || len(c.Catalog.Etcd) != 2 {
+		t.Errorf("images %+v catalog %+v", c.Images, c.Catalog)
+	}
+	if c.DefaultStore != "fast" || c.Stores["fast"].Dir != "/faster" {
+		t.Errorf("store: %q %+v", c.DefaultStore, c.Stores)
+	}
+}
+
+func TestEveryMistakeAtOnce(t *testing.T) {
+	file := write(t, "platter.toml", `data_dir = "relative"
+log_levle = "info"
+
+[api]
+listen = "0.0.0.0:9292"
+tls_cert = "x"
+
+[nbd]
+listen = 10809
+tls = "required"
+
+[stores.fast]
+type = "rbd"
+
+[stores.slow]
+type = "tape"
+pool = 7
+
+[limits]
+image_size = "many"
+`)
+	_, err := Load(Sources{File: file})
+	if err == nil {
+		t.Fatal("no mistake found")
+	}
+	text := strings.ReplaceAll(err.Error(), file, "F")
+	for _, want := range []string{
+		`F:1: data_dir: "relative" is not an absolute path`,
+		`F:2: log_levle: unknown key; did you mean log_level?`,
+		`F:5: api.listen: 0.0.0.0:9292 is not loopback`,
+		`F:6: api.tls_cert: tls_cert and tls_key belong together`,
+		`F:9: nbd.listen: this must be a text in quotes`,
+		`F:10: nbd.tls: TLS for NBD is not built yet`,
+		`F:13: stores.fast.type: stores of type rbd are not built yet`,
+		`F:16: stores.slow.type: "tape" is none of`,
+		`F:17: stores.slow.pool: this must be a text in quotes`,
+		`F:20: limits.image_size: this must be a size`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("missing: %s\ngot:\n%s", want, text)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		src  Sources
+		want string
+	}{
+		"no file":        {Sources{File: "/nonexistent.toml"}, "cannot read the configuration"},
+		"no TOML":        {Sources{File: write(t, "x", "a = = 1")}, "x:1:"},
+		"flag":           {Sources{Flags: map[string]string{"api.listen": "nowhere"}}, `api.listen: "nowhere" is no HOST:PORT`},
+		"variable":       {Sources{Env: []string{"PLATTER_APY_LISTEN=x"}}, "PLATTER_APY_LISTEN names no key"},
+		"variable value": {Sources{Env: []string{"PLATTER_FUSE_ALLOW_OTHER=perhaps"}}, "this must be true or false"},
+		"secret twice":   {Sources{File: write(t, "y", "[auth]\npassword=\"a\"\npassword_file=\"b\"")}, "keep one"},
+		"keystone":       {Sources{Flags: map[string]string{"auth.mode": "keystone"}}, "not built yet"},
+		"plain nbd":      {Sources{Flags: map[string]string{"nbd.listen": "[::]:10809"}}, "nbd.allow_plain_tcp = true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(c.src)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestSaidInSoManyWords(t *testing.T) {
+	_, err := Load(Sources{
+		Flags: map[string]string{"api.listen": "0.0.0.0:9292", "nbd.listen": "0.0.0.0:10809"},
+		Env:   []string{"PLATTER_AUTH_ALLOW_UNAUTHENTICATED=true", "PLATTER_NBD_ALLOW_PLAIN_TCP=true"},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

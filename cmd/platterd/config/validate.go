@@ -1,0 +1,159 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// validate notes every mistake that can be seen without opening anything.
+func (l *loader) validate() {
+	c := l.cfg
+	if !filepath.IsAbs(c.DataDir) {
+		l.wrong("data_dir", "%q is not an absolute path", c.DataDir)
+	}
+	l.oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
+	l.oneOf("log_format", c.LogFormat, "text", "json")
+	l.oneOf("images.hash_algorithm", c.Images.HashAlgorithm, "sha512", "sha256")
+	l.validateAuth()
+	l.validateDoors()
+	l.validateCatalog()
+	l.validateStores()
+}
+
+func (l *loader) validateAuth() {
+	c := l.cfg
+	l.oneOf("auth.mode", c.Auth.Mode, "none", "keystone")
+	if c.Auth.Mode == "keystone" {
+		l.wrong("auth.mode", "keystone is not built yet: this release serves auth mode none only")
+	}
+	if c.Policy.File != "" {
+		l.wrong("policy.file", "policy files are not built yet: this release has one policy, for auth mode none")
+	}
+}
+
+func (l *loader) validateDoors() {
+	c := l.cfg
+	l.listener("api.listen", c.API.Listen)
+	l.listener("nbd.listen", c.NBD.Listen)
+	l.listener("debug.listen", c.Debug.Listen)
+	if c.API.Listen != Off && c.Auth.Mode == "none" && !c.Auth.AllowUnauthenticated && !isLoopback(c.API.Listen) {
+		l.wrong("api.listen", "%s is not loopback and auth mode none lets everybody in: listen on 127.0.0.1, or set auth.allow_unauthenticated = true", c.API.Listen)
+	}
+	if c.NBD.Listen != Off && !c.NBD.AllowPlainTCP && !isLoopback(c.NBD.Listen) {
+		l.wrong("nbd.listen", "%s is not loopback and the data would cross the network in the clear: listen on 127.0.0.1, or set nbd.allow_plain_tcp = true", c.NBD.Listen)
+	}
+	if c.Debug.Listen != Off && !isLoopback(c.Debug.Listen) && !c.Auth.AllowUnauthenticated {
+		l.wrong("debug.listen", "%s is not loopback and metrics and profiles have no password: listen on 127.0.0.1, or set auth.allow_unauthenticated = true", c.Debug.Listen)
+	}
+	l.oneOf("nbd.tls", c.NBD.TLS, "off", "optional", "required")
+	if c.NBD.TLS == "optional" || c.NBD.TLS == "required" {
+		l.wrong("nbd.tls", "TLS for NBD is not built yet: set nbd.tls = \"off\" and keep NBD on loopback or the socket")
+	}
+	if c.NBD.Socket != Off && len(c.NBD.Socket) > 107 {
+		l.wrong("nbd.socket", "%q is longer than the 107 bytes that a unix socket's name may have", c.NBD.Socket)
+	}
+	if (c.API.TLSCert == "") != (c.API.TLSKey == "") {
+		l.wrong("api.tls_cert", "tls_cert and tls_key belong together: give both or neither")
+	}
+	if e := c.API.PublicEndpoint; e != "" {
+		if u, err := url.Parse(e); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			l.wrong("api.public_endpoint", "%q is no http or https URL", e)
+		}
+	}
+}
+
+func (l *loader) listener(path, addr string) {
+	if addr == Off {
+		return
+	}
+	if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+		l.wrong(path, "%q is no HOST:PORT; write for example \"127.0.0.1:9292\", or \"off\"", addr)
+	}
+}
+
+// isLoopback says whether only this machine can reach a listener.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return true // said already
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func (l *loader) validateCatalog() {
+	c := l.cfg.Catalog
+	for _, e := range c.Etcd {
+		if u, err := url.Parse(e); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			l.wrong("catalog.etcd", "%q is no etcd endpoint; write for example \"http://10.0.0.1:2379\"", e)
+		}
+	}
+	if !strings.HasPrefix(c.Prefix, "/") || strings.HasSuffix(c.Prefix, "/") {
+		l.wrong("catalog.prefix", "%q must start with / and not end with it", c.Prefix)
+	}
+	if l.cfg.Cache.Dir != "" || l.cfg.Cache.Size != 0 {
+		l.wrong("cache", "the cache serves far stores, which are not built yet: remove this section")
+	}
+}
+
+var storeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}$`)
+
+func (l *loader) validateStores() {
+	if _, ok := l.cfg.Stores[l.cfg.DefaultStore]; !ok {
+		l.wrong("default_store", "there is no [stores.%s]; known stores: %s", l.cfg.DefaultStore, strings.Join(sortedKeys(l.cfg.Stores), ", "))
+	}
+	dirs := map[string]string{}
+	for _, name := range sortedKeys(l.cfg.Stores) {
+		s, path := l.cfg.Stores[name], "stores."+name
+		if !storeName.MatchString(name) {
+			l.wrong(path, "a store's name is letters, digits, '_' and '-', at most 64")
+		}
+		l.validateStore(path, s)
+		if s.Type != "file" || s.Dir == "" {
+			continue
+		}
+		dir := l.cfg.StoreDir(s)
+		if other, taken := dirs[dir]; taken {
+			l.wrong(path+".dir", "%s is already the folder of store %s", dir, other)
+		}
+		dirs[dir] = name
+	}
+}
+
+func (l *loader) validateStore(path string, s Store) {
+	known := []string{"file", "rbd", "s3", "swift", "http"}
+	switch {
+	case s.Type == "file":
+		if s.Dir == "" {
+			l.wrong(path+".dir", "a file store needs dir, the folder of its objects")
+		}
+	case s.Type == "":
+		l.wrong(path+".type", "a store needs a type: %s", strings.Join(known, ", "))
+	case slices.Contains(known, s.Type):
+		l.wrong(path+".type", "stores of type %s are not built yet: this release has type file", s.Type)
+	default:
+		l.wrong(path+".type", "%q is none of %s", s.Type, strings.Join(known, ", "))
+	}
+	if s.Overlay != "" && s.Overlay != "file" {
+		l.oneOf(path+".overlay", s.Overlay, "file", "rbd", "object-log")
+		l.wrong(path+".overlay", "overlay engine %s is not built yet: this release has file", s.Overlay)
+	}
+	if s.Durability != "" {
+		l.wrong(path+".durability", "durability applies to the object-log engine, which is not built yet: remove it")
+	}
+}
+
+func (l *loader) oneOf(path, value string, known ...string) {
+	if !slices.Contains(known, value) {
+		l.wrong(path, "%q is none of %s", value, fmt.Sprint(strings.Join(known, ", ")))
+	}
+}
