@@ -2,19 +2,44 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"time"
 )
 
-// A Recorder is a ResponseWriter that remembers what was answered.
+// A Recorder is a ResponseWriter that remembers what was answered. A write
+// fails once the client has taken nothing for Patience.
 type Recorder struct {
 	http.ResponseWriter
 	Status int    // 0 until the answer begins
 	Bytes  int64  // of the body
 	Route  string // "GET /v2/images/{id}", or "" when none matched
 	Err    error  // what the handler returned
+
+	deadline time.Time // when the deadline was last moved
+}
+
+// sendPiece is how much ReadFrom sends before it moves the deadline.
+const sendPiece = 4 << 20
+
+// Done removes the deadline, since the connection may serve other requests.
+func (rec *Recorder) Done() {
+	if !rec.deadline.IsZero() {
+		http.NewResponseController(rec.ResponseWriter).SetWriteDeadline(time.Time{})
+	}
+}
+
+func (rec *Recorder) beforeWrite() {
+	if rec.Status == 0 {
+		rec.Status = http.StatusOK
+	}
+	if now := time.Now(); now.Sub(rec.deadline) > patienceStep {
+		// A writer without deadlines is merely less guarded.
+		http.NewResponseController(rec.ResponseWriter).SetWriteDeadline(now.Add(Patience))
+		rec.deadline = now
+	}
 }
 
 // WriteHeader begins the answer.
@@ -27,22 +52,26 @@ func (rec *Recorder) WriteHeader(status int) {
 
 // Write sends a part of the body.
 func (rec *Recorder) Write(p []byte) (int, error) {
-	if rec.Status == 0 {
-		rec.Status = http.StatusOK
-	}
+	rec.beforeWrite()
 	n, err := rec.ResponseWriter.Write(p)
 	rec.Bytes += int64(n)
 	return n, err
 }
 
 // ReadFrom sends a part of the body from r; a file goes out by sendfile.
-func (rec *Recorder) ReadFrom(r io.Reader) (int64, error) {
-	if rec.Status == 0 {
-		rec.Status = http.StatusOK
+func (rec *Recorder) ReadFrom(r io.Reader) (sent int64, err error) {
+	for {
+		rec.beforeWrite()
+		n, err := io.CopyN(rec.ResponseWriter, r, sendPiece)
+		rec.Bytes += n
+		sent += n
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return sent, err
+		}
 	}
-	n, err := io.Copy(rec.ResponseWriter, r)
-	rec.Bytes += n
-	return n, err
 }
 
 // Flush sends what is buffered.

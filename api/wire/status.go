@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+
+	"github.com/seed-478a8fee/platter/catalog"
 )
 
 // StatusOf returns the HTTP status of an error. It is the only place that
@@ -20,12 +22,32 @@ func StatusOf(err error) int {
 	if errors.As(err, &tooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
+	if status := statusOfType(err); status != 0 {
+		return status
+	}
 	for _, row := range statusTable() {
 		if errors.Is(err, row.err) {
 			return row.status
 		}
 	}
 	return http.StatusInternalServerError
+}
+
+// statusOfType knows the errors that are types.
+func statusOfType(err error) int {
+	var (
+		status *catalog.StatusError
+		inUse  *catalog.InUseError
+		held   *catalog.HeldError
+		record *catalog.RecordError
+	)
+	switch {
+	case errors.As(err, &status), errors.As(err, &inUse), errors.As(err, &held):
+		return http.StatusConflict
+	case errors.As(err, &record):
+		return http.StatusInternalServerError
+	}
+	return 0
 }
 
 // statusClientGone is what logs show for a client that hung up. Nobody
@@ -40,6 +62,13 @@ type statusRow struct {
 // statusTable is read from the top: the first error that matches decides.
 func statusTable() []statusRow {
 	return []statusRow{
+		{catalog.ErrGone, http.StatusGone},
+		{catalog.ErrMarker, http.StatusBadRequest},
+		{catalog.ErrConflict, http.StatusConflict},
+		{catalog.ErrCompacted, http.StatusGone},
+		{catalog.ErrTooBig, http.StatusRequestEntityTooLarge},
+		{catalog.ErrUnavailable, http.StatusServiceUnavailable},
+		{catalog.ErrClosed, http.StatusServiceUnavailable},
 		{fs.ErrNotExist, http.StatusNotFound},
 		{fs.ErrExist, http.StatusConflict},
 		{fs.ErrPermission, http.StatusForbidden},

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/seed-478a8fee/platter/catalog"
 )
 
 func TestStatusOf(t *testing.T) {
@@ -31,6 +33,17 @@ func TestStatusOf(t *testing.T) {
 		{errors.ErrUnsupported, 501},
 		{context.Canceled, 499},
 		{context.DeadlineExceeded, 503},
+		{&catalog.StatusError{}, 409},
+		{&catalog.InUseError{}, 409},
+		{&catalog.HeldError{}, 409},
+		{&catalog.RecordError{Err: fs.ErrNotExist}, 500},
+		{catalog.ErrGone, 410},
+		{catalog.ErrMarker, 400},
+		{catalog.ErrConflict, 409},
+		{catalog.ErrCompacted, 410},
+		{catalog.ErrTooBig, 413},
+		{catalog.ErrUnavailable, 503},
+		{catalog.ErrClosed, 503},
 	} {
 		if got := StatusOf(c.err); got != c.want {
 			t.Errorf("StatusOf(%v) = %d, want %d", c.err, got, c.want)
