@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+)
+
+// A dataDir is the folder where one gateway keeps everything. Holding it
+// means that no other process uses it.
+type dataDir struct {
+	path    string
+	gateway string // this gateway's id, for ever
+	lock    *os.File
+}
+
+// openDataDir makes the folder if need be and locks it. The lock ends with
+// the process, however it ends.
+func openDataDir(path string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, fmt.Errorf("cannot make the data directory: %w; choose another with --data-dir, or run as a user who may", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(lock.Name())
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("the data directory %s is in use by another platterd (process %s): stop it, or choose another with --data-dir",
+				path, strings.TrimSpace(string(holder)))
+		}
+		return nil, fmt.Errorf("cannot lock the data directory %s: %w", path, err)
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.identify(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// identify writes the process id for whoever is refused, and reads or makes
+// the gateway's id.
+func (d *dataDir) identify() error {
+	pid := fmt.Sprintf("%d\n", os.Getpid())
+	if err := d.lock.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := d.lock.WriteAt([]byte(pid), 0); err != nil {
+		return err
+	}
+	name := filepath.Join(d.path, "gateway-id")
+	data, err := os.ReadFile(name)
+	if id := strings.TrimSpace(string(data)); err == nil && uuid.Validate(id) == nil {
+		d.gateway = id
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.gateway = uuid.NewString()
+	return writeFile(name, d.gateway+"\n")
+}
+
+// writeFile puts a small file in place whole and durably.
+func writeFile(name, text string) error {
+	tmp := name + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+// Close gives the folder free.
+func (d *dataDir) Close() error { return d.lock.Close() }
