@@ -1,0 +1,343 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-478a8fee/platter/backends/block"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	drainGrace  = 100 * time.Millisecond // for requests on their way at Shutdown
+	lingerGrace = 250 * time.Millisecond // for the client to read our last words
+)
+
+// A conn is one connection, from the greeting to the end.
+type conn struct {
+	s      *Server
+	nc     net.Conn
+	client Client
+	key    string
+	since  time.Time
+	ctx    context.Context // ends when the connection does; requests run under it
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	in    input
+	out   sender
+	batch *buffer // replies made but not yet given to out; the reader's
+
+	// What was negotiated.
+	noZeroes   bool
+	structured bool
+	metaExport string // the export that a context was chosen for
+	meta       bool   // base:allocation was chosen
+	minBlock   uint32 // what requests must be aligned to
+	maxPayload uint32
+
+	label    atomic.Pointer[string]
+	name     string       // of the export
+	export   Export       // what is open, perhaps only asked about; Disk is nil if nothing is
+	dev      block.Device // nil if read-only
+	size     int64
+	flags    uint16
+	meter    Meter
+	reads    pace
+	writes   pace
+	draining atomic.Bool
+	writable atomic.Bool
+
+	bytes    *semaphore.Weighted // in flight
+	slots    chan struct{}       // workers in use
+	working  sync.WaitGroup
+	holding  atomic.Int64 // bytes in flight
+	blocked  atomic.Int64 // since when we wait for the client to read or write; 0 if not
+	troubled atomic.Bool  // an I/O error has been logged
+
+	requests, bytesRead, bytesWritten, failures atomic.Int64
+}
+
+func newConn(ctx context.Context, s *Server, nc net.Conn, id uint64, key string) *conn {
+	c := &conn{
+		s: s, nc: nc, key: key, since: time.Now(),
+		client:     Client{ID: id, Addr: nc.RemoteAddr(), Transport: transport(nc)},
+		done:       make(chan struct{}),
+		maxPayload: uint32(s.cfg.MaxRequest),
+		minBlock:   1,
+		bytes:      semaphore.NewWeighted(s.cfg.MaxInFlightBytes),
+		slots:      make(chan struct{}, s.cfg.MaxWorkers),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	c.in = input{from: nc, buf: make([]byte, inputSize)}
+	c.out.conn = c
+	c.out.idle.L = &c.out.mu
+	c.reads.start()
+	c.writes.start()
+	return c
+}
+
+// transport names the kind of socket.
+func transport(nc net.Conn) string {
+	if _, ok := nc.RemoteAddr().(*net.UnixAddr); ok {
+		return "unix"
+	}
+	return nc.LocalAddr().Network()
+}
+
+// run serves the connection and cleans up after it.
+func (c *conn) run() {
+	defer close(c.done)
+	defer c.s.forget(c)
+	err := c.talk()
+	if cause := context.Cause(c.ctx); cause != nil {
+		err = cause
+	}
+	c.cancel(net.ErrClosed)
+	c.nc.Close()
+	c.working.Wait()
+	c.closeExport()
+	if c.meter != nil {
+		c.meter.Closed()
+	}
+	c.farewell(err)
+}
+
+// farewell logs the end of the connection, in one line.
+func (c *conn) farewell(err error) {
+	args := c.attr("requests", c.requests.Load(), "read", c.bytesRead.Load(), "written", c.bytesWritten.Load(),
+		"errors", c.failures.Load(), "seconds", time.Since(c.since).Seconds())
+	switch {
+	case err == nil || errors.Is(err, errDrained):
+		c.s.log.Info("nbd: connection closed", args...)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		c.s.log.Info("nbd: client hung up", args...)
+	default:
+		c.s.log.Warn("nbd: connection ended", append(args, "error", err)...)
+	}
+}
+
+// attr returns log attributes that say which connection this is.
+func (c *conn) attr(more ...any) []any {
+	args := []any{"conn", c.client.ID, "client", c.client.Addr.String(), "transport", c.client.Transport}
+	if l := c.label.Load(); l != nil {
+		args = append(args, "export", *l)
+	}
+	return append(args, more...)
+}
+
+// talk negotiates and then serves requests, until one side ends it.
+func (c *conn) talk() error {
+	c.extend()
+	proceed, err := c.negotiate()
+	if err != nil || !proceed {
+		return err
+	}
+	c.nc.SetDeadline(time.Time{})
+	if c.draining.Load() {
+		c.wake()
+	}
+	c.s.log.Info("nbd: export opened", c.attr("writable", c.dev != nil, "size", c.size)...)
+	err = c.transmit()
+	if sendErr := c.settle(); err == nil {
+		err = sendErr
+	}
+	if errors.Is(err, errDrained) {
+		c.linger()
+	}
+	return err
+}
+
+// extend gives the client the time for its handshake.
+func (c *conn) extend() {
+	c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
+	if c.draining.Load() {
+		c.wake()
+	}
+}
+
+// drain begins the end of the connection: requests in flight end, new ones
+// are refused.
+func (c *conn) drain() {
+	c.draining.Store(true)
+	c.wake()
+}
+
+// wake ends a read from the client soon.
+func (c *conn) wake() { c.nc.SetReadDeadline(time.Now().Add(drainGrace)) }
+
+// cut ends the connection at once, for the reason err.
+func (c *conn) cut(err error) {
+	c.cancel(err)
+	c.nc.Close()
+}
+
+// settle waits until all requests are done and all replies are sent.
+func (c *conn) settle() error {
+	c.flush()
+	c.working.Wait()
+	return c.out.settle()
+}
+
+// linger closes our half and waits a moment for the client to close its own.
+// A socket closed with bytes unread takes our last replies with it.
+func (c *conn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(lingerGrace))
+	for n := 0; n < maxSkip; {
+		got, err := c.nc.Read(c.in.buf)
+		if err != nil {
+			return
+		}
+		n += got
+	}
+}
+
+// flush gives the replies of the batch to the sender.
+func (c *conn) flush() {
+	if b := c.batch; b != nil {
+		c.batch = nil
+		c.out.send(b)
+	}
+}
+
+// await returns the next n bytes of input, which stay there. It sends what is
+// ready before it waits.
+func (c *conn) await(n int) ([]byte, error) {
+	if c.in.buffered() < n {
+		c.flush()
+	}
+	for {
+		p, err := c.in.peek(n)
+		if err == nil {
+			return p, nil
+		}
+		if !c.patient(err, 0) {
+			if c.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+				err = errDrained
+			}
+			return nil, err
+		}
+	}
+}
+
+// patient reports whether to go on reading after err: the read was woken
+// because the server is shutting down, but more than own requests are still in
+// flight.
+func (c *conn) patient(err error, own int) bool {
+	if !c.draining.Load() || !errors.Is(err, os.ErrDeadlineExceeded) || len(c.slots) <= own {
+		return false
+	}
+	c.wake()
+	return true
+}
+
+// info describes the connection.
+func (c *conn) info() ConnInfo {
+	info := ConnInfo{
+		Client: c.client, Since: c.since, InFlight: len(c.slots),
+		Requests: c.requests.Load(), Read: c.bytesRead.Load(), Written: c.bytesWritten.Load(), Errors: c.failures.Load(),
+	}
+	if l := c.label.Load(); l != nil {
+		info.Export = *l
+		info.Writable = c.writable.Load()
+	}
+	return info
+}
+
+// open makes the export called name the one that is open. It stays so for
+// options that follow: what INFO told is what GO gives.
+func (c *conn) open(name string) error {
+	if c.export.Disk != nil && c.name == name {
+		return nil
+	}
+	c.closeExport()
+	e, err := c.ask(name)
+	if err != nil {
+		return err
+	}
+	c.name, c.export = name, e
+	if e.Disk == nil {
+		err = errors.New("the export has no disk; this is a bug of the server")
+	} else {
+		_, _, _, err = e.sizes(c.maxPayload)
+	}
+	if err != nil {
+		c.closeExport()
+	}
+	return err
+}
+
+// ask asks Exports for an export. A panic there is an error.
+func (c *conn) ask(name string) (e Export, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = c.panicked("open an export", p)
+		}
+	}()
+	c.nc.SetDeadline(time.Time{}) // the time is ours now, not the client's
+	defer c.extend()
+	return c.s.cfg.Exports.Open(c.ctx, c.client, name)
+}
+
+// closeExport closes what is open, if anything is.
+func (c *conn) closeExport() {
+	e := c.export
+	c.export = Export{}
+	if e.Close == nil {
+		return
+	}
+	if err := e.Close(); err != nil {
+		c.s.log.Error("nbd: closing the export failed", c.attr("error", err)...)
+	}
+}
+
+// enter begins to serve what is open.
+func (c *conn) enter() {
+	if c.metaExport != c.name || !c.structured {
+		c.meta = false // it was chosen for another export
+	}
+	c.dev, _ = c.export.Disk.(block.Device)
+	c.size = c.export.Disk.Size()
+	c.flags = c.transmissionFlags()
+	c.writable.Store(c.dev != nil)
+	c.label.Store(&c.export.Label)
+	if o := c.s.cfg.Observer; o != nil {
+		c.meter = o.Connected(c.info())
+	}
+}
+
+// transmissionFlags tells the client what the open export can do.
+func (c *conn) transmissionFlags() uint16 {
+	f := uint16(flagHasFlags | flagSendFlush | flagSendFUA | flagSendCache)
+	if _, ok := c.export.Disk.(block.Device); ok {
+		f |= flagSendTrim | flagSendWriteZeroes | flagSendFastZero
+	} else {
+		f |= flagReadOnly
+	}
+	if c.structured {
+		f |= flagSendDF
+	}
+	if c.export.MultiConn {
+		f |= flagCanMultiConn
+	}
+	return f
+}
+
+// panicked logs a panic in what we serve and makes an error of it: one broken
+// image must not take the other disks down.
+func (c *conn) panicked(doing string, p any) error {
+	c.s.log.Error("nbd: panic while trying to "+doing+"; please report this", c.attr("panic", p, "stack", string(debug.Stack()))...)
+	return fmt.Errorf("the server has a bug: it panicked while trying to %s; its log has the details", doing)
+}

@@ -1,0 +1,115 @@
+package nbd
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"slices"
+	"time"
+)
+
+// Conns describes the live connections, oldest first.
+func (s *Server) Conns() []ConnInfo {
+	s.mu.Lock()
+	conns := s.live()
+	s.mu.Unlock()
+	infos := make([]ConnInfo, len(conns))
+	for i, c := range conns {
+		infos[i] = c.info()
+	}
+	return infos
+}
+
+// Kick cuts off every connection that match picks, waits until their exports
+// are closed, and returns how many there were. Their requests in flight are
+// cancelled.
+func (s *Server) Kick(match func(ConnInfo) bool) int {
+	s.mu.Lock()
+	conns := s.live()
+	s.mu.Unlock()
+	conns = slices.DeleteFunc(conns, func(c *conn) bool { return !match(c.info()) })
+	for _, c := range conns {
+		c.cut(errKicked)
+	}
+	for _, c := range conns {
+		<-c.done
+	}
+	return len(conns)
+}
+
+// live returns the connections, oldest first. The caller holds s.mu.
+func (s *Server) live() []*conn {
+	conns := make([]*conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		conns = append(conns, c)
+	}
+	slices.SortFunc(conns, func(a, b *conn) int { return cmp.Compare(a.client.ID, b.client.ID) })
+	return conns
+}
+
+// start begins to serve a new connection, or closes it if there are too many.
+func (s *Server) start(ctx context.Context, nc net.Conn) {
+	key := clientKey(nc.RemoteAddr())
+	s.mu.Lock()
+	why := s.refusal(key)
+	if why != "" {
+		s.mu.Unlock()
+		s.refuse(nc, why)
+		return
+	}
+	s.lastID++
+	c := newConn(ctx, s, nc, s.lastID, key)
+	s.conns[c.client.ID] = c
+	s.perClient[key]++
+	s.mu.Unlock()
+	go c.run() // ends before c.done closes, which Shutdown and Kick wait for
+}
+
+// refusal says why there can be no further connection from key, or "". The
+// caller holds s.mu.
+func (s *Server) refusal(key string) string {
+	switch {
+	case s.closed.Load():
+		return "the server is shutting down"
+	case s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns:
+		return "the limit of connections is reached"
+	case key != "" && s.cfg.MaxConnsPerClient > 0 && s.perClient[key] >= s.cfg.MaxConnsPerClient:
+		return "the limit of connections from one address is reached"
+	}
+	return ""
+}
+
+// refuse closes nc unserved. A flood of them makes one log line in a while.
+func (s *Server) refuse(nc net.Conn, why string) {
+	nc.Close()
+	s.mu.Lock()
+	s.refused++
+	n, now := s.refused, time.Now()
+	quiet := now.Before(s.complain)
+	if !quiet {
+		s.refused, s.complain = 0, now.Add(10*time.Second)
+	}
+	s.mu.Unlock()
+	if !quiet {
+		s.log.Warn("nbd: connection refused", "client", nc.RemoteAddr().String(), "reason", why, "refused", n)
+	}
+}
+
+// forget removes a connection that has ended.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c.client.ID)
+	if s.perClient[c.key]--; s.perClient[c.key] <= 0 {
+		delete(s.perClient, c.key)
+	}
+}
+
+// clientKey is what connections are counted under: the network address
+// without the port, or "" where that says nothing.
+func clientKey(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.IP.String()
+	}
+	return ""
+}

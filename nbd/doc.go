@@ -1,0 +1,2 @@
+// Package nbd serves block devices over the NBD protocol.
+package nbd

@@ -1,0 +1,68 @@
+package nbd
+
+import (
+	"context"
+	"time"
+)
+
+// smallClaim is how many bytes a connection that holds none gets even when
+// the memory of all is used up. So clients that hoard cannot stop others.
+const smallClaim = 256 << 10
+
+// claim takes n bytes in flight, waiting for them, and notes them in b, whose
+// release gives them back. It fails only when the connection ends.
+func (c *conn) claim(b *buffer) error {
+	n := int64(cap(b.data))
+	if err := c.bytes.Acquire(c.ctx, n); err != nil {
+		return err
+	}
+	before := c.holding.Add(n) - n
+	whole := c.s.memory.TryAcquire(n)
+	if !whole && (before > 0 || n > smallClaim+headRoom) {
+		if err := c.s.wait(c.ctx, n); err != nil {
+			c.repay(n, false)
+			return err
+		}
+		whole = true
+	}
+	b.owner, b.held, b.whole = c, n, whole
+	return nil
+}
+
+// repay gives back n bytes.
+func (c *conn) repay(n int64, whole bool) {
+	if whole {
+		c.s.memory.Release(n)
+	}
+	c.holding.Add(-n)
+	c.bytes.Release(n)
+}
+
+// wait takes n bytes of the memory of all connections, and cuts off clients
+// that sit on it.
+func (s *Server) wait(ctx context.Context, n int64) error {
+	for ctx.Err() == nil {
+		soon, cancel := context.WithTimeout(ctx, max(s.cfg.StallTimeout/8, time.Millisecond))
+		err := s.memory.Acquire(soon, n)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		s.cutStalled()
+	}
+	return ctx.Err()
+}
+
+// cutStalled cuts off the connections that hold memory and have not moved for
+// StallTimeout.
+func (s *Server) cutStalled() {
+	limit := s.clock() - int64(s.cfg.StallTimeout)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		since := c.blocked.Load()
+		if c.holding.Load() > 0 && since != 0 && since < limit {
+			c.cut(errStalled)
+		}
+	}
+}

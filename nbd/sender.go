@@ -1,0 +1,116 @@
+package nbd
+
+import (
+	"net"
+	"sync"
+)
+
+// maxQueued is how much memory may be on its way to a client, beside that of
+// large replies, before its requests wait.
+const maxQueued = 1 << 20
+
+// A sender writes replies to the socket, in the order they come. Whoever
+// brings a reply while nobody writes becomes the writer, for what others
+// bring meanwhile too, so replies gather while the socket is slow and no
+// goroutine is needed for them.
+type sender struct {
+	conn *conn
+
+	mu     sync.Mutex
+	idle   sync.Cond // busy has become false, or queued smaller
+	queue  []*buffer
+	spare  []*buffer // the queue's other half
+	queued int       // memory on its way that is not counted as in flight
+	busy   bool
+	err    error
+
+	vec net.Buffers // the writer's
+}
+
+// send takes b over. After an error it drops it: the connection is ending.
+func (s *sender) send(b *buffer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		b.release()
+		return
+	}
+	s.queue = append(s.queue, b)
+	s.queued += b.uncounted()
+	if s.busy {
+		return
+	}
+	s.busy = true
+	for len(s.queue) > 0 {
+		s.drain()
+	}
+	s.busy = false
+	s.idle.Broadcast()
+}
+
+// drain writes what is queued. The caller holds s.mu, which is let go
+// meanwhile.
+func (s *sender) drain() {
+	batch, err := s.queue, s.err
+	s.queue = s.spare[:0]
+	s.mu.Unlock()
+	sum := 0
+	for _, b := range batch {
+		sum += b.uncounted()
+	}
+	if err == nil {
+		err = s.write(batch)
+	}
+	for i, b := range batch {
+		b.release()
+		batch[i] = nil
+	}
+	s.mu.Lock()
+	s.spare = batch
+	s.queued -= sum
+	if err != nil && s.err == nil {
+		s.err = err
+		s.conn.cut(err)
+	}
+	s.idle.Broadcast()
+}
+
+// write writes all of batch, in one call where the system can.
+func (s *sender) write(batch []*buffer) error {
+	s.conn.blocked.Store(s.conn.s.clock())
+	defer s.conn.blocked.Store(0)
+	if len(batch) == 1 {
+		_, err := s.conn.nc.Write(batch[0].data)
+		return err
+	}
+	vec := s.vec[:0]
+	for _, b := range batch {
+		vec = append(vec, b.data)
+	}
+	s.vec = vec
+	_, err := s.vec.WriteTo(s.conn.nc)
+	s.vec = vec[:0] // WriteTo eats its slice; this is where it began
+	return err
+}
+
+// wait waits until little memory is on its way, so that a client which does
+// not read makes us stop reading. It returns the error that ended sending.
+func (s *sender) wait() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.queued > maxQueued && s.err == nil {
+		s.idle.Wait()
+	}
+	return s.err
+}
+
+// settle waits until everything is sent and returns the error that ended
+// sending, if any.
+func (s *sender) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.busy {
+		s.idle.Wait()
+	}
+	return s.err
+}

@@ -1,0 +1,232 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// A Config says what to serve and within which limits. Only Exports is
+// required; the zero value of every other field is the default it names, and
+// a negative number means no limit where one can be done without.
+type Config struct {
+	// Exports is what to serve.
+	Exports Exports
+
+	// Logger gets a line per connection and per trouble; nil is silence.
+	Logger *slog.Logger
+
+	// Observer is told of connections and requests; nil is nobody.
+	Observer Observer
+
+	// HandshakeTimeout is how long a client may take until data flows, not
+	// counting the time that Exports takes. Default 10 s.
+	HandshakeTimeout time.Duration
+
+	// MaxRequest is the most bytes that one READ or WRITE may carry, at least
+	// 1 MiB. Clients that do not ask expect 32 MiB to work. Default 32 MiB.
+	MaxRequest int
+
+	// MaxConns is how many connections there may be. Default 1024.
+	MaxConns int
+
+	// MaxConnsPerClient is how many may come from one network address; it
+	// does not count unix sockets. Default 256.
+	MaxConnsPerClient int
+
+	// MaxWorkers is how many requests of one connection may be under way at
+	// once. Default 64.
+	MaxWorkers int
+
+	// MaxInFlightBytes is how many bytes the requests of one connection that
+	// are under way, or answered but not yet taken by the client, may hold.
+	// Default 64 MiB, at least twice MaxRequest.
+	MaxInFlightBytes int64
+
+	// MaxInFlightTotal is the same for all connections together. When it is
+	// used up, clients that do not take their replies are cut off after
+	// StallTimeout; small requests go on all the while. Default 256 MiB, at
+	// least MaxInFlightBytes.
+	MaxInFlightTotal int64
+
+	// StallTimeout is how long a client may leave bytes lying when others
+	// need the memory. Default 10 s.
+	StallTimeout time.Duration
+}
+
+// withDefaults returns cfg with every zero field filled in.
+func (cfg Config) withDefaults() Config {
+	cfg.HandshakeTimeout = orDefault(cfg.HandshakeTimeout, 10*time.Second)
+	cfg.MaxRequest = max(orDefault(cfg.MaxRequest, defaultMaxRequest), 1<<20)
+	cfg.MaxConns = orDefault(cfg.MaxConns, 1024)
+	cfg.MaxConnsPerClient = orDefault(cfg.MaxConnsPerClient, 256)
+	cfg.MaxWorkers = max(orDefault(cfg.MaxWorkers, 64), 1)
+	cfg.MaxInFlightBytes = max(orDefault(cfg.MaxInFlightBytes, 64<<20), 2*int64(cfg.MaxRequest)+1<<20)
+	cfg.MaxInFlightTotal = max(orDefault(cfg.MaxInFlightTotal, 256<<20), cfg.MaxInFlightBytes)
+	cfg.StallTimeout = orDefault(cfg.StallTimeout, 10*time.Second)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// orDefault returns v, or d if v is zero.
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// A Server serves block devices to NBD clients.
+type Server struct {
+	cfg    Config
+	log    *slog.Logger
+	memory *semaphore.Weighted // bytes in flight on all connections
+	pools  pools
+	crew   crew
+	closed atomic.Bool
+	epoch  time.Time
+
+	mu        sync.Mutex
+	lastID    uint64
+	conns     map[uint64]*conn
+	perClient map[string]int
+	listeners map[net.Listener]bool
+	refused   int       // connections refused since the last line about it
+	complain  time.Time // not before this is there another such line
+}
+
+// New returns a Server. Call Serve to make it serve, and Shutdown at the end.
+func New(cfg Config) (*Server, error) {
+	if cfg.Exports == nil {
+		return nil, errors.New("nbd: Config.Exports is nil: there is nothing to serve")
+	}
+	if cfg.MaxRequest < 0 || cfg.MaxRequest > 1<<30 {
+		return nil, fmt.Errorf("nbd: MaxRequest %d is not between 1 MiB and 1 GiB", cfg.MaxRequest)
+	}
+	if cfg.MaxInFlightBytes < 0 || cfg.MaxInFlightTotal < 0 || cfg.MaxWorkers < 0 || cfg.HandshakeTimeout < 0 || cfg.StallTimeout < 0 {
+		return nil, errors.New("nbd: a limit on memory, workers or time is negative")
+	}
+	cfg = cfg.withDefaults()
+	return &Server{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		epoch:     time.Now(),
+		memory:    semaphore.NewWeighted(cfg.MaxInFlightTotal),
+		conns:     map[uint64]*conn{},
+		perClient: map[string]int{},
+		listeners: map[net.Listener]bool{},
+	}, nil
+}
+
+// Serve accepts connections on l until ctx ends or Shutdown is called, then
+// closes l and returns nil. It may be called for several listeners. The
+// connections outlive ctx: Shutdown ends them.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	if !s.listen(l) {
+		return nil
+	}
+	defer s.unlisten(l)
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	pause := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.start(ctx, nc)
+		case ctx.Err() != nil || s.closed.Load():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("nbd: accept on %s: %w", l.Addr(), err)
+		default: // out of descriptors, most likely: wait until some are free
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Warn("nbd: cannot accept connections; raise the limit of open files if this stays",
+				"listener", l.Addr().String(), "error", err, "retry_in", pause)
+			sleep(ctx, pause)
+		}
+	}
+}
+
+// listen notes l as one to close at Shutdown, unless that has begun.
+func (s *Server) listen(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		return false
+	}
+	s.listeners[l] = true
+	return true
+}
+
+func (s *Server) unlisten(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+// Shutdown stops accepting, lets the requests in flight end, refuses new ones
+// with ESHUTDOWN, closes the connections softly and waits for them. When ctx
+// ends first it cuts them off, and its error is ctx's; then a request that
+// does not heed its context may still be running.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed.Store(true)
+	for l := range s.listeners {
+		l.Close()
+	}
+	conns := s.live()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.drain()
+	}
+	err := waitAll(ctx, conns)
+	if err != nil {
+		for _, c := range conns {
+			c.cut(errCutOff)
+		}
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if waitAll(grace, conns) == nil {
+			s.crew.stop()
+		}
+		return fmt.Errorf("nbd: shutdown: requests were still in flight: %w", err)
+	}
+	s.crew.stop()
+	return nil
+}
+
+// waitAll waits until each of conns has ended.
+func waitAll(ctx context.Context, conns []*conn) error {
+	for _, c := range conns {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// clock returns the nanoseconds since the Server was made, never 0.
+func (s *Server) clock() int64 { return int64(time.Since(s.epoch)) + 1 }
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,216 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	inlineMax = 32 << 10  // larger requests always go to workers
+	batchSize = 256 << 10 // replies gathered before they are sent
+)
+
+// transmit serves requests until the client or the server ends it. Requests
+// at hand are served without looking at the socket in between.
+func (c *conn) transmit() error {
+	q := new(request)
+	for {
+		head, err := c.await(requestSize)
+		if errors.Is(err, io.EOF) {
+			return nil // half closed, perhaps: what is in flight gets its reply
+		}
+		if err != nil {
+			return err
+		}
+		if !q.parse(head) {
+			return fmt.Errorf("%w: a request began with %#x", errProtocol, be.Uint32(head))
+		}
+		c.in.skip(requestSize)
+		if q.cmd == CmdDisconnect {
+			return nil
+		}
+		q.conn, q.came = c, c.s.clock()
+		if err := c.begin(q); err != nil {
+			return err
+		}
+	}
+}
+
+// begin serves q here or hands it over.
+func (c *conn) begin(q *request) error {
+	if err := c.check(q); err != nil {
+		return c.decline(q, err)
+	}
+	if q.n <= inlineMax && q.flags&cmdFlagFUA == 0 {
+		switch {
+		case q.cmd == CmdRead && c.reads.near():
+			return c.inline(q)
+		case q.cmd == CmdWrite && c.writes.near():
+			p, err := c.await(int(q.n))
+			if err != nil {
+				return err
+			}
+			q.payload = p
+			c.in.skip(int(q.n))
+			return c.inline(q)
+		}
+	}
+	return c.handOver(q)
+}
+
+// inline serves q at once, its reply behind the others of the batch.
+func (c *conn) inline(q *request) error {
+	need := headRoom / 2
+	if q.cmd == CmdRead {
+		need += int(q.n)
+	}
+	b, err := c.gather(need)
+	if err != nil {
+		return err
+	}
+	c.perform(q, b)
+	return nil
+}
+
+// gather returns the batch, with room for n bytes, once the client has taken
+// enough of what was sent before.
+func (c *conn) gather(n int) (*buffer, error) {
+	if c.batch != nil && c.batch.room() >= n && len(c.batch.data) < batchSize {
+		return c.batch, nil
+	}
+	c.flush()
+	if err := c.out.wait(); err != nil {
+		return nil, err
+	}
+	c.batch = c.s.pools.get(batchSize)
+	return c.batch, nil
+}
+
+// decline refuses q, which was never begun, after reading its payload away.
+func (c *conn) decline(q *request, why error) error {
+	if q.cmd == CmdWrite {
+		if c.in.buffered() < int(q.n) {
+			c.flush()
+		}
+		if err := c.in.discard(int64(q.n)); err != nil {
+			return err
+		}
+	}
+	b, err := c.gather(headRoom)
+	if err != nil {
+		return err
+	}
+	c.fail(q, b, len(b.data), why)
+	c.account(q, errno(why))
+	return nil
+}
+
+// handOver gives q to a worker, with all that it needs.
+func (c *conn) handOver(q *request) error {
+	r := c.s.pools.request()
+	*r = *q
+	if len(c.slots) == cap(c.slots) || c.in.buffered() < requestSize {
+		c.flush() // what is ready need not wait for what we wait for
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
+	c.working.Add(1)
+	if err := c.equip(r); err != nil {
+		c.leave(r)
+		return err
+	}
+	c.s.crew.do(r)
+	return nil
+}
+
+// equip gets the memory that r needs, and its payload.
+func (c *conn) equip(r *request) error {
+	if err := c.out.wait(); err != nil {
+		return err
+	}
+	switch r.cmd {
+	case CmdRead:
+		r.reply = c.s.pools.get(int(r.n))
+		return c.claim(r.reply)
+	case CmdWrite:
+		r.reply = c.s.pools.get(0)
+		r.held = c.s.pools.get(int(r.n))
+		if err := c.claim(r.held); err != nil {
+			return err
+		}
+		return c.payload(r)
+	case CmdBlockStatus:
+		r.reply = c.s.pools.get(8 * c.mostExtents(r))
+		return c.claim(r.reply)
+	default:
+		r.reply = c.s.pools.get(0)
+		return nil
+	}
+}
+
+// payload reads the payload of a write. Past what is at hand it goes straight
+// from the socket to where it stays.
+func (c *conn) payload(r *request) error {
+	r.payload = r.held.grow(int(r.n))
+	rest := r.payload[c.in.take(r.payload):]
+	if len(rest) == 0 {
+		return nil
+	}
+	c.flush()
+	defer c.blocked.Store(0)
+	for len(rest) > 0 {
+		c.blocked.Store(c.s.clock())
+		n, err := c.nc.Read(rest[:min(len(rest), batchSize)])
+		rest = rest[n:]
+		if n == 0 && err != nil && !c.patient(err, 1) {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish serves r; it is what workers do.
+func (c *conn) finish(r *request) {
+	c.perform(r, r.reply)
+	if r.held != nil { // before the reply, which may have to wait for the client
+		r.held.release()
+		r.held = nil
+	}
+	reply := r.reply
+	r.reply = nil
+	c.out.send(reply)
+	c.leave(r)
+}
+
+// leave ends r's stay with a worker.
+func (c *conn) leave(r *request) {
+	for _, b := range [...]*buffer{r.held, r.reply} {
+		if b != nil {
+			b.release()
+		}
+	}
+	*r = request{}
+	c.s.pools.requests.Put(r)
+	<-c.slots
+	c.working.Done()
+}
+
+// account counts a request that has been answered.
+func (c *conn) account(q *request, code Errno) {
+	c.requests.Add(1)
+	if code != 0 {
+		c.failures.Add(1)
+	} else if q.cmd == CmdRead {
+		c.bytesRead.Add(int64(q.n))
+	} else if q.cmd == CmdWrite {
+		c.bytesWritten.Add(int64(q.n))
+	}
+	if c.meter != nil {
+		c.meter.Request(q.cmd, int64(q.n), time.Duration(c.s.clock()-q.came), code)
+	}
+}
