@@ -175,3 +175,11 @@ func errorBody(kind form, status int, text, request string) (body []byte, conten
 	}
 	return []byte(s + " </body>\n</html>\n"), "text/html; charset=UTF-8"
 }
+
+// PrefersJSON tells whether the client asks for JSON by name, and for nothing
+// before it.
+func PrefersJSON(r *http.Request) bool {
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	jsonQ := quality(accept, "application/json")
+	return strings.Contains(accept, "json") && jsonQ > 0 && jsonQ >= quality(accept, "text/plain") && jsonQ >= quality(accept, "text/html")
+}

@@ -54,3 +54,29 @@ func (b *patientBody) Read(p []byte) (int, error) {
 }
 
 func (b *patientBody) Close() error { return b.body.Close() }
+
+// PatientWriter returns w so that a write fails once the client has taken
+// nothing for Patience. Done must be called at the end. A Recorder does this
+// by itself.
+func PatientWriter(w http.ResponseWriter) *Patient {
+	return &Patient{w: w, conn: http.NewResponseController(w)}
+}
+
+// A Patient is a writer with a deadline that moves.
+type Patient struct {
+	w    http.ResponseWriter
+	conn *http.ResponseController
+	set  time.Time
+}
+
+// Write writes p, or fails when the client does not take it in time.
+func (p *Patient) Write(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(p.set) > patienceStep {
+		p.conn.SetWriteDeadline(now.Add(Patience)) // without one the write is merely less guarded
+		p.set = now
+	}
+	return p.w.Write(b)
+}
+
+// Done removes the deadline, since the connection may serve other requests.
+func (p *Patient) Done() { p.conn.SetWriteDeadline(time.Time{}) }

@@ -128,8 +128,10 @@ func (rt *Router) Allowed(path string) []string {
 
 // Find returns the route of a request and sets its path values. The error is
 // of status 404 or 405.
-func (rt *Router) Find(r *http.Request) (Route, error) {
-	path := r.URL.EscapedPath()
+func (rt *Router) Find(r *http.Request) (Route, error) { return rt.FindAt(r, r.URL.EscapedPath()) }
+
+// FindAt is Find as if the request were for path, which is escaped.
+func (rt *Router) FindAt(r *http.Request, path string) (Route, error) {
 	elements := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	n := rt.root.find(elements)
 	if n == nil {
