@@ -71,20 +71,26 @@ func (im *Image) readPacked(ctx context.Context, p []byte, off int64, r run) (in
 	if r.n < cs {
 		return r.n, im.f.readPart(ctx, p[:r.n], off&(cs-1), r.word)
 	}
-	var batch [maxBatch]uint64
+	if int64(len(p)) < 2*cs {
+		return cs, im.f.readWhole(ctx, p[:cs], r.word)
+	}
+	return im.readRun(ctx, p, off, r)
+}
+
+// readRun reads as many whole compressed clusters as follow one another.
+func (im *Image) readRun(ctx context.Context, p []byte, off int64, r run) (int64, error) {
+	cs := im.f.g.ClusterSize
+	batch := make([]uint64, 1, min(maxBatch, int64(len(p))/cs))
 	batch[0] = r.word
-	n := 1
-	for ; n < maxBatch && int64(n+1)*cs <= int64(len(p)); n++ {
-		next, err := im.find(ctx, off+int64(n)*cs, cs)
+	for len(batch) < cap(batch) {
+		next, err := im.find(ctx, off+int64(len(batch))*cs, cs)
 		if err != nil || next.kind != packed {
 			break // an error is told when its cluster is asked for
 		}
-		batch[n] = next.word
+		batch = append(batch, next.word)
 	}
-	if n == 1 {
-		return cs, im.f.readWhole(ctx, p[:cs], r.word)
-	}
-	return int64(n) * cs, im.f.readBatch(ctx, p[:int64(n)*cs], batch[:n:n])
+	n := int64(len(batch)) * cs
+	return n, im.f.readBatch(ctx, p[:n], batch)
 }
 
 func (f *file) key(word uint64) decode.Key {
