@@ -1,0 +1,298 @@
+package delta
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/seed-478a8fee/platter/backends/format/qcow2"
+)
+
+// A rewrite makes new metadata beside the old: L1 and L2 tables of the active
+// tree, refcounts, table of snapshots. One write to the header's sector then
+// switches to it, so snapshots come and go at once, with all refcounts and
+// flags that this changes. Nobody writes or flushes meanwhile.
+type rewrite struct {
+	d      *Delta
+	old    counts      // what must not be touched before the switch
+	counts counts      // what will be
+	snaps  []*snapshot // that there will be
+	share  bool        // the old active tree becomes a snapshot's
+	hint   int64
+	taken  int64 // clusters of new metadata
+	freed  int64 // bytes of what is dropped
+	l1     []uint64
+	layout layout
+}
+
+// newRewrite begins with all that there is, less the metadata that is
+// replaced. With share the old active tables stay, for a snapshot.
+func (d *Delta) newRewrite(share bool) (*rewrite, error) {
+	w := &rewrite{d: d, old: d.refs.counts, counts: d.refs.counts.clone(), share: share, snaps: slices.Clone(d.snaps.list), layout: d.layout()}
+	l := w.layout
+	w.drop(l.tableAt, l.tableSize)
+	for _, p := range w.old {
+		if p != nil && p.at != 0 {
+			w.drop(p.at, 1)
+		}
+	}
+	if l.snapshots > 0 {
+		w.drop(l.snapshotAt, d.snaps.clusters)
+	}
+	if share {
+		return w, nil
+	}
+	w.drop(l.l1At, clusters(int64(l.l1Entries)*8))
+	for _, e := range d.m.active.l1 {
+		if at := int64(e & qcow2.OffsetMask); at != 0 {
+			w.drop(at, 1)
+		}
+	}
+	return w, nil
+}
+
+// drop takes a reference from n clusters of metadata.
+func (w *rewrite) drop(at, n int64) {
+	for i := at >> clusterBits; i < at>>clusterBits+n; i++ {
+		if w.counts.add(i, -1) == 0 {
+			w.freed += clusterSize
+		}
+	}
+}
+
+// dropTree takes away the references of a snapshot's tree.
+func (w *rewrite) dropTree(s *snapshot) error {
+	l1, err := w.d.readL1(int64(s.L1Offset), int(s.L1Entries))
+	if err != nil {
+		return err
+	}
+	w.drop(int64(s.L1Offset), clusters(int64(s.L1Entries)*8))
+	for _, t := range l1 {
+		at := int64(t & qcow2.OffsetMask)
+		if at == 0 {
+			continue
+		}
+		w.drop(at, 1)
+		err := w.d.eachEntry(at, func(e entry, _ []byte) {
+			if w.counts.add(e.host>>clusterBits, -1) == 0 {
+				w.freed += weight(e.alloc)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachEntry calls f for each entry of an L2 table that has a place in the
+// file, with the entry's bytes. It returns after an error of reading only.
+func (d *Delta) eachEntry(at int64, f func(e entry, b []byte)) error {
+	buf := d.buffer.Get().(*[clusterSize]byte)
+	defer d.buffer.Put(buf)
+	if err := d.read(buf[:], at); err != nil {
+		return err
+	}
+	eachIn(buf[:], f)
+	return nil
+}
+
+func eachIn(b []byte, f func(e entry, b []byte)) {
+	for ; len(b) > 0; b = b[entrySize:] {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			f(decodeEntry(b), b)
+		}
+	}
+}
+
+// take takes n clusters in a row that are free before and after the switch.
+func (w *rewrite) take(n int) (int64, error) {
+	i := w.counts.find(w.hint, n, w.old)
+	if n == 1 {
+		w.hint = i + 1
+	}
+	for k := range int64(n) {
+		w.counts.add(i+k, 1)
+	}
+	w.taken += int64(n)
+	return i << clusterBits, w.d.refs.reach(w.d, (i+int64(n))<<clusterBits)
+}
+
+// put writes b to clusters of its own.
+func (w *rewrite) put(b []byte) (int64, error) {
+	at, err := w.take(int(clusters(int64(len(b)))))
+	if err == nil {
+		err = w.d.write(b, at)
+	}
+	return at, err
+}
+
+// run writes the new metadata, switches to it and frees the old. Before the
+// switch an error changes nothing.
+func (w *rewrite) run() error {
+	d := w.d
+	if err := w.copyTree(); err != nil {
+		return err
+	}
+	if err := w.putSnapshots(); err != nil {
+		return err
+	}
+	if err := w.putRefcounts(); err != nil {
+		return err
+	}
+	if err := d.sync(); err != nil {
+		return err
+	}
+	if err := d.switchTo(w.layout); err != nil {
+		return err
+	}
+	w.install()
+	return nil
+}
+
+// copyTree writes copies of the active L2 tables, with flags that agree with
+// the new refcounts, and an L1 table for them.
+func (w *rewrite) copyTree() error {
+	d := w.d
+	buf := d.buffer.Get().(*[clusterSize]byte)
+	defer d.buffer.Put(buf)
+	w.l1 = make([]uint64, len(d.m.active.l1))
+	for i, t := range d.m.active.l1 {
+		at := int64(t & qcow2.OffsetMask)
+		if at == 0 {
+			continue
+		}
+		if err := d.read(buf[:], at); err != nil {
+			return err
+		}
+		eachIn(buf[:], w.mark)
+		to, err := w.put(buf[:])
+		if err != nil {
+			return err
+		}
+		w.l1[i] = uint64(to) | qcow2.Copied
+	}
+	// Whole clusters, so that later writes to them need no space.
+	b := make([]byte, clusters(int64(len(w.l1))*8)<<clusterBits)
+	putL1(b, w.l1)
+	at, err := w.put(b)
+	w.layout.l1At, w.layout.l1Entries = at, len(w.l1)
+	return err
+}
+
+func (w *rewrite) mark(e entry, b []byte) {
+	i := e.host >> clusterBits
+	if w.share {
+		w.counts.add(i, 1)
+	}
+	e.own = w.counts.get(i) == 1
+	e.encode(b)
+}
+
+func (w *rewrite) putSnapshots() error {
+	w.layout.snapshots, w.layout.snapshotAt = len(w.snaps), 0
+	if len(w.snaps) == 0 {
+		return nil
+	}
+	at, err := w.put(encodeSnapshots(w.snaps))
+	w.layout.snapshotAt = at
+	return err
+}
+
+func encodeSnapshots(list []*snapshot) (b []byte) {
+	for _, s := range list {
+		b = s.Encode(b)
+	}
+	return b
+}
+
+// putRefcounts comes last: it counts itself, too. Placing a block can need one
+// more, for the clusters that are there.
+func (w *rewrite) putRefcounts() error {
+	size := max(w.layout.tableSize, int64(len(w.counts)+2)*8>>clusterBits+1)
+	at, err := w.take(int(size))
+	if err != nil {
+		return err
+	}
+	for n := 0; n < len(w.counts); n++ {
+		p := w.counts[n]
+		if p == nil || p.at != 0 || p.free == pageLen {
+			continue
+		}
+		if p.at, err = w.take(1); err != nil {
+			return err
+		}
+		n = -1
+	}
+	w.layout.tableAt, w.layout.tableSize = at, size
+	table, b := make([]byte, size<<clusterBits), make([]byte, clusterSize)
+	for n, p := range w.counts {
+		if p == nil || p.at == 0 {
+			continue
+		}
+		binary.BigEndian.PutUint64(table[n*8:], uint64(p.at))
+		for k, v := range p.count {
+			binary.BigEndian.PutUint16(b[2*k:], v)
+		}
+		if err := w.d.write(b, p.at); err != nil {
+			return err
+		}
+		p.dirty = [len(p.dirty)]uint64{}
+	}
+	return w.d.write(table, at)
+}
+
+// install makes memory agree with the file after the switch. Readers that
+// began before go on with the old tables until they are done.
+func (w *rewrite) install() {
+	d := w.d
+	d.m.Lock()
+	d.m.active = &tree{w.l1}
+	d.m.cache.reset()
+	d.m.Unlock()
+	d.snaps.Lock()
+	d.snaps.list, d.snaps.clusters = w.snaps, clusters(int64(len(encodeSnapshots(w.snaps))))
+	d.snaps.Unlock()
+
+	d.grace.wait()
+	d.m.Lock()
+	d.m.cache.reset() // a late reader may have loaded what is now free
+	d.m.Unlock()
+	w.punch()
+	d.refs.Lock()
+	d.refs.counts, d.refs.hint = w.counts, 0
+	d.refs.table, d.refs.entries = w.layout.tableAt, w.layout.tableSize<<clusterBits/8
+	d.refs.Unlock()
+	d.used.Add(w.taken<<clusterBits - w.freed)
+}
+
+// punch frees the disk space of all that the switch dropped.
+func (w *rewrite) punch() {
+	at, n := int64(0), int64(0)
+	for k, p := range w.old {
+		for i := int64(k) << pageBits; p != nil && i < int64(k+1)<<pageBits; i++ {
+			if p.count[i&(pageLen-1)] == 0 || w.counts.get(i) != 0 {
+				continue
+			}
+			if at+n == i<<clusterBits {
+				n += clusterSize
+				continue
+			}
+			if n > 0 {
+				w.d.punch(at, n)
+			}
+			at, n = i<<clusterBits, clusterSize
+		}
+	}
+	if n > 0 {
+		w.d.punch(at, n)
+	}
+}
+
+// normalize writes the metadata anew as it should be.
+func (d *Delta) normalize() error {
+	w, err := d.newRewrite(false)
+	if err != nil {
+		return err
+	}
+	return w.run()
+}

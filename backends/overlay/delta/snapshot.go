@@ -1,0 +1,247 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/format/qcow2"
+)
+
+// A Snapshot is the disk as it was at one moment.
+type Snapshot struct {
+	ID      string
+	Name    string
+	Created time.Time
+	Size    int64 // of the disk
+}
+
+// maxSnapshots leaves room below the limit of refcounts and of QEMU.
+const maxSnapshots = 4096
+
+type snapshot struct {
+	qcow2.SnapshotEntry
+	users int // open readers
+}
+
+func (s *snapshot) diskSize(d *Delta) int64 {
+	if s.DiskSize == 0 {
+		return d.size
+	}
+	return int64(min(s.DiskSize, MaxSize+1))
+}
+
+// Snapshots returns the snapshots of the disk, oldest first.
+func (d *Delta) Snapshots() []Snapshot {
+	d.snaps.Lock()
+	defer d.snaps.Unlock()
+	out := make([]Snapshot, 0, len(d.snaps.list))
+	for _, s := range d.snaps.list {
+		out = append(out, Snapshot{s.ID, s.Name, s.Created, s.diskSize(d)})
+	}
+	return out
+}
+
+// Snapshot keeps the disk as it is now under a new id, durably. All that was
+// written before is in it. Reads go on meanwhile, writes wait for as long as it
+// takes to copy the mapping: 128 KiB for each GiB of the disk in use.
+func (d *Delta) Snapshot(ctx context.Context, name string) (id string, err error) {
+	if err := d.check(ctx, 0, 0); err != nil {
+		return "", err
+	}
+	// Most of the waiting is for data, and can be done while writes go on.
+	if err := d.share(ctx); err != nil {
+		return "", err
+	}
+	err = d.exclusive(func() error {
+		id, err = d.snapshot(name)
+		return err
+	})
+	if err != nil {
+		return "", d.wrap("make snapshot "+strconv.Quote(name), err)
+	}
+	return id, nil
+}
+
+// exclusive runs f while nobody writes or flushes, and memory and file agree.
+func (d *Delta) exclusive(f func() error) error {
+	d.gate.Lock()
+	defer d.gate.Unlock()
+	if d.closed.Load() {
+		return fs.ErrClosed
+	}
+	d.flushing.Lock()
+	defer d.flushing.Unlock()
+	if err := d.flushLocked(); err != nil {
+		return err
+	}
+	return f()
+}
+
+func (d *Delta) snapshot(name string) (string, error) {
+	if len(d.snaps.list) >= maxSnapshots {
+		return "", fmt.Errorf("it has %d already; delete some: %w", maxSnapshots, fs.ErrInvalid)
+	}
+	if len(name) > 255 {
+		return "", fmt.Errorf("name of %d bytes, more than 255: %w", len(name), fs.ErrInvalid)
+	}
+	w, err := d.newRewrite(true)
+	if err != nil {
+		return "", err
+	}
+	s := &snapshot{SnapshotEntry: qcow2.SnapshotEntry{
+		ID: d.freeID(), Name: name, L1Offset: uint64(w.layout.l1At), L1Entries: uint32(w.layout.l1Entries),
+		Created: time.Now().UTC(), DiskSize: uint64(d.size), Icount: ^uint64(0),
+	}}
+	w.snaps = append(w.snaps, s)
+	need := d.metadata()
+	if err := d.charge(need); err != nil {
+		return "", err
+	}
+	defer d.used.Add(-need) // run counts what it really took
+	return s.ID, w.run()
+}
+
+// metadata is how many bytes the active tables take.
+func (d *Delta) metadata() int64 {
+	n := clusters(int64(len(d.m.active.l1)) * 8)
+	for _, e := range d.m.active.l1 {
+		if e != 0 {
+			n++
+		}
+	}
+	return n << clusterBits
+}
+
+// freeID returns the next number, as QEMU counts.
+func (d *Delta) freeID() string {
+	top := 0
+	for _, s := range d.snaps.list {
+		if n, err := strconv.Atoi(s.ID); err == nil {
+			top = max(top, n)
+		}
+	}
+	return strconv.Itoa(top + 1)
+}
+
+// find returns the snapshot with an id. The caller holds snaps.
+func (d *Delta) find(id string) (*snapshot, error) {
+	for _, s := range d.snaps.list {
+		if s.ID == id {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("overlay %s: snapshot %s: %w", d.cfg.Path, id, fs.ErrNotExist)
+}
+
+// DeleteSnapshot forgets a snapshot and frees what only it had. One that is
+// open is syscall.EBUSY.
+func (d *Delta) DeleteSnapshot(ctx context.Context, id string) error {
+	if err := d.check(ctx, 0, 0); err != nil {
+		return err
+	}
+	return d.exclusive(func() error { return d.deleteSnapshot(id) })
+}
+
+func (d *Delta) deleteSnapshot(id string) error {
+	d.snaps.Lock()
+	s, err := d.find(id)
+	if err == nil && s.users > 0 {
+		err = fmt.Errorf("overlay %s: snapshot %s has %d readers; close them first: %w", d.cfg.Path, id, s.users, syscall.EBUSY)
+	}
+	if err != nil {
+		d.snaps.Unlock()
+		return err
+	}
+	s.users = -1 // nobody may open it now
+	d.snaps.Unlock()
+	err = d.withoutSnapshot(s)
+	if err != nil {
+		d.snaps.Lock()
+		s.users = 0
+		d.snaps.Unlock()
+	}
+	return d.wrap("delete snapshot "+id, err)
+}
+
+func (d *Delta) withoutSnapshot(s *snapshot) error {
+	w, err := d.newRewrite(false)
+	if err != nil {
+		return err
+	}
+	w.snaps = slices.DeleteFunc(w.snaps, func(x *snapshot) bool { return x == s })
+	if err := w.dropTree(s); err != nil {
+		return err
+	}
+	return w.run()
+}
+
+// OpenSnapshot opens a snapshot for reading. What it does not have is
+// block.Absent, and reads as zeros. It is to be closed before the Delta.
+func (d *Delta) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, error) {
+	if err := d.check(ctx, 0, 0); err != nil {
+		return nil, err
+	}
+	d.snaps.Lock()
+	defer d.snaps.Unlock()
+	s, err := d.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if s.users < 0 {
+		return nil, fmt.Errorf("overlay %s: snapshot %s is being deleted: %w", d.cfg.Path, id, fs.ErrNotExist)
+	}
+	l1, err := d.readL1(int64(s.L1Offset), int(s.L1Entries))
+	if err != nil {
+		return nil, err
+	}
+	s.users++
+	return &reader{d: d, s: s, tree: &tree{l1}, size: s.diskSize(d)}, nil
+}
+
+// A reader reads a snapshot. Its tables never change.
+type reader struct {
+	d     *Delta
+	s     *snapshot
+	tree  *tree
+	size  int64
+	close sync.Once
+}
+
+func (r *reader) Size() int64 { return r.size }
+
+func (r *reader) check(ctx context.Context, off, n int64) error {
+	if err := block.CheckRange(off, n, r.size); err != nil {
+		return err
+	}
+	return r.d.check(ctx, 0, 0)
+}
+
+func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := r.check(ctx, off, int64(len(p))); err != nil {
+		return err
+	}
+	return r.d.readTree(ctx, r.tree, nil, p, off)
+}
+
+func (r *reader) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
+	if err := r.check(ctx, off, n); err != nil {
+		return block.Extent{}, err
+	}
+	return r.d.extent(r.tree, off, n)
+}
+
+func (r *reader) Close() error {
+	r.close.Do(func() {
+		r.d.snaps.Lock()
+		r.s.users--
+		r.d.snaps.Unlock()
+	})
+	return nil
+}
