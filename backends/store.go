@@ -61,7 +61,7 @@ type Lister interface {
 
 // An Entry is one object of a listing.
 type Entry struct {
-	Key      string
+	Key      string    // if Partial, a name that only Delete knows, and that begins with the key
 	Size     int64     // bytes
 	Modified time.Time // when it was written
 	Partial  bool      // never committed: nobody can open it, Delete frees it

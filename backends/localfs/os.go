@@ -17,6 +17,14 @@ func (osFS) Open(name string, flag int, mode fs.FileMode) (File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A folder can be opened for reading, but is no file.
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		f.Close()
+		if err == nil {
+			err = &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+		}
+		return nil, err
+	}
 	return &osFile{f}, nil
 }
 

@@ -4,8 +4,10 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block/blocktest"
 	"github.com/seed-478a8fee/platter/backends/mem"
+	"github.com/seed-478a8fee/platter/backends/storetest"
 )
 
 // sparse is data with holes, and with an end that no block divides.
@@ -33,3 +35,8 @@ func TestDevice(t *testing.T) {
 }
 
 func BenchmarkReader(b *testing.B) { blocktest.Benchmark(b, mem.Reader(sparse(8<<20))) }
+
+func TestStore(t *testing.T) {
+	storetest.Test(t, func(*testing.T) backends.Store { return mem.New() })
+	storetest.TestFull(t, mem.NewLimited(1<<20), 1<<20)
+}

@@ -96,7 +96,7 @@ func (h *history) apply(o op) {
 	h.now.apply(o)
 	switch o.kind {
 	case opCreate:
-		h.files[o.node] = newFileHistory(newContent())
+		h.files[o.node] = newFileHistory(h.now.files[o.node])
 		h.change(o.dir, nil, put{o.name, o.node})
 	case opMkdir:
 		h.names[o.node] = make(map[string]int)

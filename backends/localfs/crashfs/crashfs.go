@@ -22,7 +22,6 @@
 package crashfs
 
 import (
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -45,7 +44,7 @@ type FS struct {
 	world  *world
 	log    []op
 	open   map[int]int // how many open files a node has
-	full   int64 // bytes that files may take, or 0 for no limit
+	full   int64       // bytes that files may take, or 0 for no limit
 	refuse func(op, name string) error
 }
 
@@ -101,6 +100,7 @@ func (f *FS) used() int64 {
 
 // do applies o and records it.
 func (f *FS) do(o op) {
+	o.at = time.Now()
 	f.world.apply(o)
 	f.log = append(f.log, o)
 }
@@ -333,5 +333,3 @@ func (i info) Mode() fs.FileMode {
 	}
 	return 0o644
 }
-
-func (i info) String() string { return fmt.Sprintf("%s %d", i.name, i.size) }

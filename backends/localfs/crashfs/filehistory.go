@@ -39,7 +39,7 @@ func (f *fileHistory) sync(now *content) {
 	for i := range f.pages {
 		f.synced.set(i, now.pages[i])
 	}
-	f.synced.size = now.size
+	f.synced.size, f.synced.at = now.size, now.at
 	f.sizes = nil
 	clear(f.pages)
 }
@@ -74,7 +74,7 @@ func (f *fileHistory) crash(rng *rand.Rand) *content {
 	size := pick(rng, how, f.synced.size, f.sizes)
 	// Blocks can be there that the size does not reach.
 	c.size = max(c.size, f.latestSize(), slices.Max(append(f.sizes, 0)))
-	c.apply(op{kind: opTruncate, off: size})
+	c.apply(op{kind: opTruncate, off: size, at: c.at})
 	return c
 }
 

@@ -34,6 +34,7 @@ type op struct {
 	data        []byte
 	dir, dir2   int
 	name, name2 string
+	at          time.Time
 }
 
 // A world is a file system at one moment.
@@ -72,6 +73,7 @@ func (w *world) apply(o op) {
 		w.files[o.node].apply(o)
 	case opCreate:
 		w.files[o.node] = newContent()
+		w.files[o.node].at = o.at
 		w.dirs[o.dir][o.name] = o.node
 		w.next++
 	case opMkdir:
@@ -89,9 +91,9 @@ func (w *world) apply(o op) {
 func (w *world) list(dir map[string]int) []fs.DirEntry {
 	var entries []fs.DirEntry
 	for _, name := range slices.Sorted(maps.Keys(dir)) {
-		i := info{name: name, at: time.Unix(0, 0)}
+		i := info{name: name}
 		if c := w.files[dir[name]]; c != nil {
-			i.size = c.size
+			i.size, i.at = c.size, c.at
 		} else {
 			i.dir = true
 		}
@@ -110,15 +112,17 @@ type page [pageSize]byte
 type content struct {
 	size  int64
 	pages map[int64]*page
+	at    time.Time // of the last change
 }
 
 func newContent() *content { return &content{pages: make(map[int64]*page)} }
 
 func (c *content) clone() *content {
-	return &content{size: c.size, pages: maps.Clone(c.pages)}
+	return &content{size: c.size, pages: maps.Clone(c.pages), at: c.at}
 }
 
 func (c *content) apply(o op) {
+	c.at = o.at
 	switch o.kind {
 	case opWrite:
 		c.write(o.data, o.off)
