@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Handler answers a request, or returns an error and has written nothing.
@@ -159,6 +160,9 @@ func setPathValues(r *http.Request, pattern string, elements []string) error {
 		plain, err := url.PathUnescape(value)
 		if err != nil {
 			return Errorf(http.StatusBadRequest, "the path has a bad escape: %w", err)
+		}
+		if !utf8.ValidString(plain) {
+			return Errorf(http.StatusBadRequest, "The path is not UTF-8.")
 		}
 		r.SetPathValue(name, plain)
 	}

@@ -1,0 +1,140 @@
+package api
+
+import (
+	"net/http"
+	"os"
+
+	"github.com/seed-478a8fee/platter/api/wire"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// importInfo lists the import methods, of which none is built.
+func (s *Server) importInfo(w http.ResponseWriter, _ *http.Request) error {
+	return wire.WriteJSON(w, http.StatusOK, object{"import-methods": object{
+		"description": "Import methods available.", "type": "array", "value": []string{},
+	}})
+}
+
+// stage answers as a Glance without the method glance-direct.
+func (s *Server) stage(http.ResponseWriter, *http.Request) error {
+	return wire.Errorf(http.StatusNotFound, "'glance-direct' method is not available at this site. Upload with PUT …/file instead.")
+}
+
+// importImage answers as a Glance that has no import method enabled.
+func (s *Server) importImage(_ http.ResponseWriter, r *http.Request) error {
+	var body map[string]any
+	if err := wire.ReadJSON(r, maxSmallJSON, &body); err != nil {
+		return err
+	}
+	method, ok := body["method"].(map[string]any)
+	if !ok {
+		return wire.Errorf(http.StatusBadRequest, "Import request requires a 'method' field.")
+	}
+	name, ok := method["name"]
+	if !ok {
+		return wire.Errorf(http.StatusBadRequest, "Import request requires a 'name' field.")
+	}
+	return wire.Errorf(http.StatusBadRequest, "Unknown import method name %.60q: no import method is enabled at this site.", name)
+}
+
+type storeView struct {
+	ID          string `json:"id"`
+	Description string `json:"description,omitempty"`
+	Default     string `json:"default,omitempty"`   // "true", a string
+	ReadOnly    string `json:"read-only,omitempty"` // "true", a string
+
+	Type       string         `json:"type,omitempty"`
+	Weight     *int           `json:"weight,omitempty"`
+	Properties map[string]any `json:"properties,omitempty"`
+}
+
+func (s *Server) viewStores(detail bool) ([]storeView, error) {
+	if !s.manyStores() {
+		return nil, wire.Errorf(http.StatusNotFound, "Multi backend is not supported at this site.")
+	}
+	yes := map[bool]string{true: "true"}
+	var views []storeView
+	for _, st := range s.cfg.Stores {
+		v := storeView{ID: st.ID, Description: st.Description, Default: yes[st.Default], ReadOnly: yes[st.ReadOnly]}
+		if detail {
+			v.Type, v.Weight, v.Properties = st.Type, &st.Weight, st.Properties
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+func (s *Server) storesInfo(w http.ResponseWriter, _ *http.Request) error {
+	views, err := s.viewStores(false)
+	if err != nil {
+		return err
+	}
+	return wire.WriteJSON(w, http.StatusOK, object{"stores": views})
+}
+
+func (s *Server) storesDetail(w http.ResponseWriter, r *http.Request) error {
+	views, err := s.viewStores(true)
+	if err != nil {
+		return err
+	}
+	if err := s.allow(r.Context(), "stores_info_detail", wire.Target{}); err != nil {
+		return err
+	}
+	return wire.WriteJSON(w, http.StatusOK, object{"stores": views})
+}
+
+// usageInfo is empty without unified limits.
+func (s *Server) usageInfo(w http.ResponseWriter, _ *http.Request) error {
+	return wire.WriteJSON(w, http.StatusOK, object{"usage": object{}})
+}
+
+// deleteFromStore removes one of several copies. An image has one here.
+func (s *Server) deleteFromStore(_ http.ResponseWriter, r *http.Request) error {
+	store := r.PathValue("store")
+	if !s.manyStores() {
+		return wire.Errorf(http.StatusNotFound, "Multi backend is not supported at this site.")
+	}
+	known := false
+	for _, st := range s.cfg.Stores {
+		known = known || st.ID == store
+	}
+	if !known {
+		return wire.Errorf(http.StatusConflict, "The selected store %.64s is not available on this node.", store)
+	}
+	img, err := s.lookup(r)
+	if err != nil {
+		return err
+	}
+	if err := s.allowImage(r.Context(), "delete_image_location", img); err != nil {
+		return err
+	}
+	if img.Status != catalog.StatusActive {
+		return wire.Errorf(http.StatusConflict, "Data can only be removed from a store while the image is active; image %s is %s.", img.ID, img.Status)
+	}
+	return wire.Errorf(http.StatusForbidden, "Cannot delete image data from the only store containing it. Consider deleting the image instead.")
+}
+
+// healthcheck tells a load balancer whether to send requests here.
+func (s *Server) healthcheck(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return wire.Errorf(http.StatusMethodNotAllowed, "The health check is read with GET or HEAD.").With("Allow", "GET, HEAD")
+	}
+	status, reason := http.StatusOK, "OK"
+	if s.cfg.DisableFile != "" {
+		if _, err := os.Stat(s.cfg.DisableFile); err == nil {
+			status, reason = http.StatusServiceUnavailable, "DISABLED BY FILE"
+		}
+	}
+	if wire.PrefersJSON(r) {
+		return wire.WriteJSON(w, status, object{"detailed": false, "reasons": []string{reason}})
+	}
+	return writeText(w, status, reason)
+}
+
+// readyz tells whether the catalog answers.
+func (s *Server) readyz(w http.ResponseWriter) error {
+	if err := s.cfg.Catalog.Ready(); err != nil {
+		return writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+	}
+	return writeText(w, http.StatusOK, "ready\n")
+}
