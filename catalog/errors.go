@@ -23,6 +23,10 @@ var (
 	// or whose upload was given up, meanwhile.
 	ErrGone = errors.New("deleted meanwhile")
 
+	// ErrNoData is the error of using the bytes of an image that has none, or
+	// of an overlay that is not available.
+	ErrNoData = errors.New("not available")
+
 	// ErrMarker is the error of a listing whose marker is not an image that
 	// the viewer may see.
 	ErrMarker = errors.New("unknown marker")

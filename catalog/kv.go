@@ -2,7 +2,10 @@ package catalog
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"iter"
+	"strings"
 )
 
 // Limits that every KV must bear and no Catalog exceeds. They are etcd's own
@@ -52,6 +55,30 @@ type Pair struct {
 type Txn struct {
 	If   []Cond
 	Then []Op
+}
+
+// Check holds a transaction to the limits. Every KV asks it before anything
+// else, so that all of them refuse the same.
+func (t Txn) Check() error {
+	if len(t.If) > MaxOps || len(t.Then) > MaxOps {
+		return fmt.Errorf("%d conditions and %d operations, %d of each are allowed: %w", len(t.If), len(t.Then), MaxOps, ErrTooBig)
+	}
+	for i, op := range t.Then {
+		if len(op.Value) > MaxRecord {
+			return fmt.Errorf("%s: %d bytes, %d are allowed: %w", op.Key, len(op.Value), MaxRecord, ErrTooBig)
+		}
+		for _, other := range t.Then[:i] {
+			if op.covers(other.Key) || other.covers(op.Key) {
+				return fmt.Errorf("%s is touched by two operations: %w", op.Key, fs.ErrInvalid)
+			}
+		}
+	}
+	return nil
+}
+
+// covers tells whether op touches key.
+func (op Op) covers(key string) bool {
+	return op.Key == key || op.Prefix && strings.HasPrefix(key, op.Key)
 }
 
 // A Cond compares a key with what was seen before.

@@ -1,0 +1,64 @@
+package catalog
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// Prefixes of keys; doc.go has the table. This file is the only place where
+// keys are put together and taken apart.
+const (
+	keySchema   = "meta/schema"
+	keyRestore  = "meta/restore" // there while a restore is under way
+	preImage    = "img/"
+	preDead     = "dead/"
+	preMember   = "mem/"
+	preUpload   = "upl/"
+	preOverlay  = "ovl/"
+	preAttach   = "att/"
+	preHold     = "hold/"
+	preRef      = "ref/"
+	preTask     = "task/"
+	preGarbage  = "gc/"
+	refImage    = "image"
+	refOverlay  = "overlay"
+	userOverlay = "overlay"
+	userAttach  = "attachment"
+)
+
+func memberPrefix(image string) string       { return preMember + image + "/" }
+func memberKey(image, project string) string { return preMember + image + "/" + project }
+
+// refPrefix begins the keys of all that need one object.
+func refPrefix(kind, id string) string { return preRef + kind + "/" + id + "/" }
+
+func refKey(kind, id, userKind, user string) string {
+	return refPrefix(kind, id) + userKind + "/" + user
+}
+
+// garbageKey sorts by time, so that the oldest is collected first.
+func garbageKey(since time.Time, id string) string {
+	return fmt.Sprintf("%s%020d/%s", preGarbage, since.UnixMicro(), id)
+}
+
+// cutMember takes a member's key apart. A project may hold slashes; an image
+// id may not.
+func cutMember(key string) (image, project string) {
+	image, project, _ = strings.Cut(strings.TrimPrefix(key, preMember), "/")
+	return image, project
+}
+
+// checkID refuses what cannot be one element of a key.
+func checkID(kind, id string) error {
+	if id == "" || len(id) > 255 {
+		return fmt.Errorf("%s id of %d bytes: %w (1 to 255 are allowed)", kind, len(id), fs.ErrInvalid)
+	}
+	for _, r := range id {
+		if r == '/' || r < ' ' || r == 0x7f {
+			return fmt.Errorf("%s id %q: %w (slashes and control characters are not allowed)", kind, id, fs.ErrInvalid)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package catalog
+
+import (
+	"strings"
+)
+
+// A state is everything that the catalog keeps in memory, as of one revision
+// of the KV, or a little ahead of it: see store.
+type state struct {
+	rev         int64 // every change up to here is in
+	schema      string
+	images      *columns
+	overlays    map[string]Overlay
+	attachments map[string]Attachment
+	byToken     map[string]string // token hash → attachment
+	tasks       map[string]Task
+	uploads     map[string]Upload // by image
+	broken      map[string]error  // key → why its record cannot be read
+}
+
+func newState() *state {
+	return &state{
+		images:      newColumns(),
+		overlays:    map[string]Overlay{},
+		attachments: map[string]Attachment{},
+		byToken:     map[string]string{},
+		tasks:       map[string]Task{},
+		uploads:     map[string]Upload{},
+		broken:      map[string]error{},
+	}
+}
+
+// A decoded is a record read before the index's lock is taken.
+type decoded struct {
+	key     string
+	rev     int64
+	deleted bool
+	record  any // Image, Member, ...; nil if deleted or of no interest
+	err     error
+}
+
+// decodeEvent reads a changed record.
+func decodeEvent(e Event) decoded {
+	d := decoded{key: e.Key, rev: e.Revision, deleted: e.Deleted}
+	if d.deleted {
+		return d
+	}
+	p := Pair{Key: e.Key, Value: e.Value, Revision: e.Revision}
+	switch kindOf(e.Key) {
+	case preImage:
+		d.record, d.err = decodeImage(p)
+	case preMember:
+		d.record, d.err = decodeMember(p)
+	case preOverlay:
+		d.record, d.err = decodeOverlay(p)
+	case preAttach:
+		d.record, d.err = decodeAttachment(p)
+	case preTask:
+		d.record, d.err = decodeTask(p)
+	case preUpload:
+		d.record, d.err = decodeUpload(p)
+	case "meta/":
+		if p.Key == keySchema {
+			d.record, d.err = decodeSchema(p)
+		}
+	}
+	if d.err != nil {
+		d.record = nil
+	}
+	return d
+}
+
+// kindOf returns the prefix that says what a key is, slash included.
+func kindOf(key string) string {
+	kind, _, _ := strings.Cut(key, "/")
+	return key[:min(len(kind)+1, len(key))]
+}
+
+// apply brings one change in. A record that cannot be read takes the place of
+// the one it replaced: it is in no listing, and asking for it is an error.
+func (s *state) apply(d decoded) {
+	delete(s.broken, d.key)
+	if d.err != nil {
+		s.broken[d.key] = d.err
+	}
+	if d.record == nil {
+		s.drop(d.key)
+		return
+	}
+	switch r := d.record.(type) {
+	case Image:
+		s.images.put(r)
+	case Member:
+		s.images.putMember(r)
+	case Overlay:
+		s.overlays[r.ID] = r
+	case Attachment:
+		s.dropAttachment(r.ID)
+		s.attachments[r.ID] = r
+		if r.TokenHash != "" {
+			s.byToken[r.TokenHash] = r.ID
+		}
+	case Task:
+		s.tasks[r.ID] = r
+	case Upload:
+		s.uploads[r.Image] = r
+	case schemaRecord:
+		s.schema = r.Catalog
+	}
+}
+
+// drop takes the record at key out, if there is one.
+func (s *state) drop(key string) {
+	kind := kindOf(key)
+	id := key[len(kind):]
+	switch kind {
+	case preImage:
+		s.images.remove(id)
+	case preMember:
+		s.images.removeMember(cutMember(key))
+	case preOverlay:
+		delete(s.overlays, id)
+	case preAttach:
+		s.dropAttachment(id)
+	case preTask:
+		delete(s.tasks, id)
+	case preUpload:
+		delete(s.uploads, id)
+	}
+}
+
+func (s *state) dropAttachment(id string) {
+	if a, ok := s.attachments[id]; ok {
+		delete(s.byToken, a.TokenHash)
+		delete(s.attachments, id)
+	}
+}

@@ -1,0 +1,214 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+func uploadKind() kind[Upload] {
+	// Never from memory: an upload's record is read a few times in its life,
+	// and being right matters more.
+	return kind[Upload]{"upload of image", preUpload, decodeUpload, func(*state, string) (Upload, int64, bool) {
+		return Upload{}, 0, false
+	}}
+}
+
+// BeginUpload moves an image from queued to saving and notes who fills it. An
+// image that is not queued is a StatusError.
+func (c *Catalog) BeginUpload(ctx context.Context, u Upload) (Image, error) {
+	if u.Gateway == "" {
+		u.Gateway = c.cfg.GatewayID
+	}
+	u.StartedAt = c.now()
+	if u.ID == "" || u.Store == "" || u.Key == "" {
+		return Image{}, fmt.Errorf("catalog: upload of image %s without id, store or key: %w", u.Image, fs.ErrInvalid)
+	}
+	op, err := put(preUpload+u.Image, u.record())
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := c.updateImage(ctx, u.Image, func(img *Image) (Txn, error) {
+		if img.Status == StatusSaving || !img.Status.CanBecome(StatusSaving) {
+			return Txn{}, &StatusError{u.Image, img.Status, StatusSaving}
+		}
+		img.Status = StatusSaving
+		return Txn{If: []Cond{{Key: op.Key}}, Then: []Op{op}}, nil
+	})
+	if err != nil {
+		return Image{}, fmt.Errorf("catalog: begin upload of image %s: %w", u.Image, err)
+	}
+	return img, nil
+}
+
+// FinishUpload moves an image from saving to active, with its data at loc. If
+// the image was deleted or the upload given up meanwhile it is ErrGone, and
+// the object is queued as garbage. To finish again what is finished is fine.
+func (c *Catalog) FinishUpload(ctx context.Context, uploadID, imageID string, loc Location, size int64, virtualSize *int64, checksum, algo, hash string) (Image, error) {
+	if loc.Generation == "" {
+		loc.Generation = uploadID
+	}
+	loc.Size = size
+	img, err := c.updateImage(ctx, imageID, func(img *Image) (Txn, error) {
+		if img.Status != StatusSaving {
+			return Txn{}, &StatusError{imageID, img.Status, StatusActive}
+		}
+		over, err := c.endUpload(ctx, imageID, uploadID)
+		img.Status, img.Locations = StatusActive, []Location{loc}
+		img.Size, img.VirtualSize = &size, clone(virtualSize)
+		img.Checksum, img.HashAlgo, img.HashValue = checksum, algo, hash
+		return over, err
+	})
+	var status *StatusError
+	switch {
+	case err == nil:
+		return img, nil
+	case errors.As(err, &status), errors.Is(err, fs.ErrNotExist):
+		if img, ok := c.finished(ctx, imageID, uploadID); ok {
+			return img, nil
+		}
+		err = c.drop(ctx, imageID, uploadID, loc)
+	}
+	return Image{}, fmt.Errorf("catalog: finish upload of image %s: %w", imageID, err)
+}
+
+// endUpload returns the transaction that ends an upload, or fs.ErrNotExist if
+// it is not, or no longer, the one that fills the image.
+func (c *Catalog) endUpload(ctx context.Context, imageID, uploadID string) (Txn, error) {
+	u, seen, err := fresh(ctx, c, uploadKind(), imageID)
+	if err == nil && u.ID != uploadID {
+		err = fmt.Errorf("upload %s was replaced by %s: %w", uploadID, u.ID, fs.ErrNotExist)
+	}
+	key := preUpload + imageID
+	return Txn{If: []Cond{{Key: key, Revision: seen}}, Then: []Op{{Key: key, Delete: true}}}, err
+}
+
+// finished tells whether an image has the data of an upload: the answer to
+// finishing it may have been lost.
+func (c *Catalog) finished(ctx context.Context, imageID, uploadID string) (Image, bool) {
+	img, _, err := fresh(ctx, c, imageKind(), imageID)
+	if err != nil {
+		return Image{}, false
+	}
+	return img, slices.ContainsFunc(img.Locations, func(l Location) bool { return l.Generation == uploadID })
+}
+
+// drop ends an upload that nobody wants any more, and returns ErrGone once
+// its object is sure to be collected.
+func (c *Catalog) drop(ctx context.Context, imageID, uploadID string, loc Location) error {
+	err := c.retry(ctx, func(int) error {
+		txn, err := c.endUpload(ctx, imageID, uploadID)
+		if errors.Is(err, fs.ErrNotExist) {
+			txn = Txn{}
+		} else if err != nil {
+			return err
+		}
+		txn.Then = append(txn.Then, c.discard(loc.Store, loc.Key))
+		_, err = c.commit(ctx, txn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return ErrGone
+}
+
+// AbandonUpload gives an upload up: the image is queued again, without data,
+// and the object is queued as garbage. If the upload has ended already, or
+// another one has taken its place, nothing happens.
+func (c *Catalog) AbandonUpload(ctx context.Context, imageID, uploadID string) error {
+	_, err := change(ctx, c, uploadKind(), imageID, func(u Upload) (Txn, error) {
+		if u.ID != uploadID {
+			return Txn{}, fs.ErrNotExist
+		}
+		txn := Txn{Then: []Op{{Key: preUpload + imageID, Delete: true}, c.discard(u.Store, u.Key)}}
+		return c.requeue(ctx, imageID, txn)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("catalog: abandon upload of image %s: %w", imageID, err)
+	}
+	return nil
+}
+
+// requeue adds to txn that an image goes back from saving to queued, if it is
+// still there.
+func (c *Catalog) requeue(ctx context.Context, imageID string, txn Txn) (Txn, error) {
+	key := preImage + imageID
+	img, seen, err := fresh(ctx, c, imageKind(), imageID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return txn, err
+	}
+	txn.If = append(txn.If, Cond{Key: key, Revision: seen})
+	if err != nil || img.Status != StatusSaving {
+		return txn, nil
+	}
+	img.Status, img.UpdatedAt = StatusQueued, c.after(img.UpdatedAt)
+	img.Size, img.VirtualSize, img.Locations = nil, nil, nil
+	img.Checksum, img.HashAlgo, img.HashValue = "", "", ""
+	op, err := put(key, img.record())
+	txn.Then = append(txn.Then, op)
+	return txn, err
+}
+
+// Uploads returns the uploads under way, of all gateways, the oldest first.
+func (c *Catalog) Uploads(context.Context) ([]Upload, error) {
+	var list []Upload
+	c.store.read(func(s *state) {
+		for _, u := range s.uploads {
+			list = append(list, u)
+		}
+	})
+	slices.SortFunc(list, func(a, b Upload) int {
+		if n := a.StartedAt.Compare(b.StartedAt); n != 0 {
+			return n
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list, nil
+}
+
+// Objects returns the keys of all objects of a store that a record needs, and
+// who needs each: "image ID" or "upload ID". It reads the KV itself, so that
+// a sweeper may trust it: an object that the store listed before Objects was
+// called and that Objects does not have is needed by nobody.
+func (c *Catalog) Objects(ctx context.Context, store string) (map[string]string, error) {
+	objects := map[string]string{}
+	// Uploads first: one that ends in between is found among the images.
+	err := eachRecord(ctx, c, uploadKind(), func(u Upload) {
+		if u.Store == store {
+			objects[u.Key] = "upload " + u.ID
+		}
+	})
+	if err == nil {
+		err = eachRecord(ctx, c, imageKind(), func(img Image) {
+			for _, l := range img.Locations {
+				if l.Store == store {
+					objects[l.Key] = "image " + img.ID
+				}
+			}
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalog: objects of store %s: %w", store, err)
+	}
+	return objects, nil
+}
+
+// eachRecord reads all records of one kind from the KV. One that cannot be
+// read is an error: nothing may be concluded from its absence.
+func eachRecord[T any](ctx context.Context, c *Catalog, k kind[T], f func(T)) error {
+	for p, err := range c.kv.List(ctx, k.prefix, "") {
+		if err != nil {
+			return err
+		}
+		v, err := k.decode(p)
+		if err != nil {
+			return err
+		}
+		f(v)
+	}
+	return nil
+}
