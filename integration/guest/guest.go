@@ -66,7 +66,7 @@ func (f Files) bootsUnderKVM(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	m, err := f.boot(ctx, "platter.probe")
+	m, err := f.boot(ctx, "platter.probe", "")
 	if err != nil {
 		return false
 	}
@@ -74,18 +74,17 @@ func (f Files) bootsUnderKVM(ctx context.Context) bool {
 	return m.Expect(ctx, "alive") == nil
 }
 
-// Boot starts a machine whose disk is what a QEMU block device option names,
-// such as "driver=nbd,server.type=unix,server.path=S,export=E". Who boots it
+// Boot starts a machine with the disk that further arguments of QEMU name,
+// quoted for a shell: what "platter attach --print qemu" prints. Who boots it
 // ends it, with PowerOff or Kill; ctx ends it too.
-func (f Files) Boot(ctx context.Context, blockdev string) (*Machine, error) {
-	return f.boot(ctx, "", "-blockdev", "node-name=disk,"+blockdev, "-device", "virtio-blk-pci,drive=disk")
+func (f Files) Boot(ctx context.Context, disk string) (*Machine, error) {
+	return f.boot(ctx, "", disk)
 }
 
-func (f Files) boot(ctx context.Context, words string, more ...string) (*Machine, error) {
-	args := append([]string{"-accel", f.Accel, "-m", "384", "-nodefaults", "-no-reboot", "-display", "none",
-		"-serial", "stdio", "-kernel", f.Kernel, "-initrd", f.Initrd,
-		"-append", "console=ttyS0 quiet panic=-1 tsc=unstable " + words}, more...)
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+func (f Files) boot(ctx context.Context, words, disk string) (*Machine, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-c", `exec qemu-system-x86_64 "$@" `+disk, "sh",
+		"-accel", f.Accel, "-m", "384", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+		"-kernel", f.Kernel, "-initrd", f.Initrd, "-append", "console=ttyS0 quiet panic=-1 tsc=unstable "+words)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -107,6 +106,10 @@ func (f Files) boot(ctx context.Context, words string, more ...string) (*Machine
 
 // A Machine is a running guest.
 type Machine struct {
+	// Mark is what the guest found in its file /mark, "none" if there is no
+	// such file; known once it is Up.
+	Mark string
+
 	cmd   *exec.Cmd
 	in    io.Writer
 	lines chan string // of the console
@@ -124,6 +127,16 @@ func (m *Machine) listen(out io.Reader) {
 		default: // nobody listens: a chatty console must not stop the guest
 		}
 	}
+}
+
+// Up waits until the guest can take commands.
+func (m *Machine) Up(ctx context.Context) error {
+	line, err := m.Line(ctx, "mark ")
+	if err != nil {
+		return err
+	}
+	m.Mark = strings.TrimPrefix(line, "mark ")
+	return m.Expect(ctx, "up ")
 }
 
 // Expect waits until the guest has said a line that contains text.
