@@ -312,7 +312,8 @@ func (c *conn) enter() {
 	c.size = c.export.Disk.Size()
 	c.flags = c.transmissionFlags()
 	c.writable.Store(c.dev != nil)
-	c.label.Store(&c.export.Label)
+	label := c.export.Label // a copy: info reads it while the export is closed
+	c.label.Store(&label)
 	if o := c.s.cfg.Observer; o != nil {
 		c.meter = o.Connected(c.info())
 	}
