@@ -33,6 +33,9 @@ unit: ## tests that need Go alone, then those with goroutines under the race det
 integration: build ## tests with the real programs; a missing one is a failure
 	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 ./...
 
+guest: deps ## a small Debian guest to try things with, in .cache/guest
+	integration/guest/build.sh $(PLATTER_CACHE)/guest
+
 soak: build ## the tests at their full counts: hours
 	PLATTER_SOAK=1 go test -tags integration,$(TAGS) -count=1 -timeout 8h -p 1 -v ./integration/... ./backends/... ./catalog/...
 
@@ -52,5 +55,5 @@ bench: ## benchmarks inside the process
 clean: ## remove what was built; data and caches stay
 	rm -rf bin
 
-.PHONY: help run test build deps-build deps unit integration soak lint fuzz bench clean
+.PHONY: help run test build deps-build deps unit integration soak lint fuzz bench guest clean
 .DEFAULT_GOAL := help
