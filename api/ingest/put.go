@@ -1,0 +1,264 @@
+package ingest
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/seed-478a8fee/platter/backends"
+	"github.com/seed-478a8fee/platter/backends/format"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+const (
+	// cleanupTime bounds what is done after a failure, when the client's
+	// own context is over. What does not fit is left to Sweep.
+	cleanupTime = 20 * time.Second
+
+	// aliveEvery is how often an upload looks whether its image still exists.
+	aliveEvery = time.Second
+
+	// finishTries and finishPause say how often the catalog is asked to make
+	// the image active while it is away.
+	finishTries = 5
+	finishPause = 500 * time.Millisecond
+)
+
+// An upload is one attempt to give an image its bytes.
+type upload struct {
+	in        *Ingest
+	img       catalog.Image
+	rec       catalog.Upload
+	store     backends.Store
+	announced int64 // or -1
+	inspector *format.Inspector
+	checksum  hash.Hash
+	strong    hash.Hash
+	looked    time.Time
+	seen      int64
+}
+
+// Put reads body to its end and makes it the data of the image id, which must
+// be queued and is active afterwards. size is the number of bytes, or -1 if
+// nobody knows; store may be "" for the default. After an error the image is
+// queued again and no byte of body is kept.
+func (in *Ingest) Put(ctx context.Context, id string, body io.Reader, size int64, store string) (err error) {
+	u, err := in.prepare(ctx, id, size, store)
+	if err != nil {
+		return err
+	}
+	in.begun(u.rec.ID)
+	defer in.over(u.rec.ID)
+	defer func() { in.observe(u, err) }()
+	if u.img, err = in.cfg.Catalog.BeginUpload(ctx, u.rec); err == nil {
+		err = u.run(ctx, body)
+	}
+	if err != nil {
+		return u.fail(ctx, err)
+	}
+	return nil
+}
+
+// prepare checks everything that can be known before the first byte.
+func (in *Ingest) prepare(ctx context.Context, id string, size int64, store string) (*upload, error) {
+	if store == "" {
+		store = in.cfg.DefaultStore
+	}
+	s := in.cfg.Stores[store]
+	if s == nil {
+		return nil, fmt.Errorf("store %.64q: %w; there are %s", store, ErrStore, in.cfg.names())
+	}
+	if err := in.checkSize(size); err != nil {
+		return nil, err
+	}
+	img, err := in.cfg.Catalog.Image(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if img.DiskFormat == "" || img.ContainerFormat == "" {
+		return nil, fmt.Errorf("image %s: %w", id, ErrFormatsUnset)
+	}
+	strong, err := newHash(in.cfg.HashAlgo)
+	if err != nil {
+		return nil, err
+	}
+	attempt := uuid.NewString()
+	return &upload{
+		in: in, img: img, store: s, announced: size,
+		checksum: newChecksum(), strong: strong, looked: in.cfg.Now(),
+		rec: catalog.Upload{
+			ID: attempt, Image: id, Gateway: in.cfg.GatewayID, Store: store,
+			Key: id + "/" + attempt, StartedAt: in.cfg.Now(),
+		},
+		inspector: format.NewInspector(format.InspectorConfig{
+			Declared: img.DiskFormat, Container: img.ContainerFormat,
+			RequireMatch: *in.cfg.RequireFormatMatch, Strict: in.cfg.Strict,
+		}),
+	}, nil
+}
+
+func (in *Ingest) checkSize(n int64) error {
+	if in.cfg.SizeCap > 0 && n > in.cfg.SizeCap {
+		return fmt.Errorf("%w: an image may have %d bytes here", ErrTooBig, in.cfg.SizeCap)
+	}
+	return nil
+}
+
+// run brings the bytes into the store and then the fact into the catalog.
+func (u *upload) run(ctx context.Context, body io.Reader) error {
+	w, err := u.store.Create(ctx, u.rec.Key, u.announced)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", u.rec.Store, err)
+	}
+	defer w.Abort()
+	size, verdict, err := u.receive(ctx, w, body)
+	if err != nil {
+		return err
+	}
+	if err := w.Commit(ctx); err != nil {
+		return fmt.Errorf("store %s: commit: %w", u.rec.Store, err)
+	}
+	if err := u.verify(ctx); err != nil {
+		return err
+	}
+	return u.finish(ctx, size, verdict)
+}
+
+// receive copies body to the store and the hashes.
+func (u *upload) receive(ctx context.Context, w io.Writer, body io.Reader) (int64, format.Verdict, error) {
+	lanes := newStream(u.announced,
+		&lane{name: "md5", sink: u.checksum},
+		&lane{name: u.in.cfg.HashAlgo, sink: u.strong},
+		&lane{name: "store " + u.rec.Store, sink: w},
+	)
+	size, err := lanes.copy(ctx, body, func(p []byte) error { return u.check(ctx, p) })
+	if err != nil {
+		return 0, format.Verdict{}, err
+	}
+	if u.announced >= 0 && size != u.announced {
+		return 0, format.Verdict{}, fmt.Errorf("%w: %d bytes came of %d that were announced", ErrBody, size, u.announced)
+	}
+	verdict, err := u.inspector.Finish()
+	return size, verdict, err
+}
+
+// check looks at the next piece of the body before it goes anywhere.
+func (u *upload) check(ctx context.Context, p []byte) error {
+	u.seen += int64(len(p))
+	if u.announced >= 0 && u.seen > u.announced {
+		return fmt.Errorf("%w: more bytes came than the %d that were announced", ErrBody, u.announced)
+	}
+	if err := u.in.checkSize(u.seen); err != nil {
+		return err
+	}
+	if now := u.in.cfg.Now(); now.Sub(u.looked) >= aliveEvery {
+		u.looked = now
+		if err := u.alive(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := u.inspector.Write(p)
+	return err
+}
+
+// alive stops an upload whose image was deleted: the rest of the bytes would
+// be sent for nothing. A catalog that is away stops nobody here.
+func (u *upload) alive(ctx context.Context) error {
+	_, err := u.in.cfg.Catalog.Image(ctx, u.rec.Image)
+	if isGone(err) {
+		return fmt.Errorf("image %s was deleted during the upload: %w", u.rec.Image, catalog.ErrGone)
+	}
+	return nil
+}
+
+// verify walks the metadata of the file that was stored, as a reader of it
+// would. Only what is decoded here needs it.
+func (u *upload) verify(ctx context.Context) error {
+	name := u.img.DiskFormat
+	if _, decoded := format.ByName(name); !decoded || u.img.ContainerFormat != "bare" {
+		return nil
+	}
+	r, err := u.store.Open(ctx, u.rec.Key)
+	if err != nil {
+		return fmt.Errorf("store %s: read back: %w", u.rec.Store, err)
+	}
+	defer r.Close()
+	if err := format.Verify(ctx, name, r); err != nil {
+		return fmt.Errorf("image %s: %w", u.rec.Image, err)
+	}
+	return nil
+}
+
+// finish makes the image active.
+func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict) error {
+	var virtual *int64
+	if verdict.VirtualSize >= 0 {
+		virtual = &verdict.VirtualSize
+	}
+	loc := catalog.Location{
+		Store: u.rec.Store, Key: u.rec.Key, Generation: u.rec.ID, Size: size,
+		Metadata: map[string]string{"store": u.rec.Store},
+	}
+	checksum, strong := hex.EncodeToString(u.checksum.Sum(nil)), hex.EncodeToString(u.strong.Sum(nil))
+	// The client has done its part: that it hangs up now, or that the catalog
+	// is away for a moment, is no reason to throw the bytes away.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	for try := 1; ; try++ {
+		_, err := u.in.cfg.Catalog.FinishUpload(ctx, u.rec.ID, u.rec.Image, loc, size, virtual, checksum, u.in.cfg.HashAlgo, strong)
+		if !errors.Is(err, catalog.ErrUnavailable) || try == finishTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(finishPause):
+		}
+	}
+}
+
+// fail undoes an attempt that cause ended, and returns the error for the
+// client. The answer of a call may have been lost, so the catalog decides
+// what became of it: if the image has our bytes, all is well.
+func (u *upload) fail(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	err := u.in.cfg.Catalog.AbandonUpload(ctx, u.rec.Image, u.rec.ID)
+	if err != nil {
+		u.in.log.WarnContext(ctx, "the record of a failed upload could not be removed; the sweeper tries again",
+			"image", u.rec.Image, "upload", u.rec.ID, "err", err)
+		return cause
+	}
+	img, err := u.in.cfg.Catalog.Image(ctx, u.rec.Image)
+	switch {
+	case err == nil && u.landed(img):
+		return nil
+	case isGone(err) && !isGone(cause):
+		cause = fmt.Errorf("image %s was deleted during the upload: %w", u.rec.Image, catalog.ErrGone)
+	}
+	u.in.removeNow(ctx, u.rec)
+	return cause
+}
+
+// landed tells whether the image has the bytes of this attempt.
+func (u *upload) landed(img catalog.Image) bool {
+	return slices.ContainsFunc(img.Locations, func(l catalog.Location) bool {
+		return l.Store == u.rec.Store && l.Key == u.rec.Key
+	})
+}
+
+func (in *Ingest) observe(u *upload, err error) {
+	if in.cfg.Observe != nil {
+		in.cfg.Observe(Attempt{
+			Image: u.rec.Image, Upload: u.rec.ID, Store: u.rec.Store,
+			Bytes: u.seen, Took: in.cfg.Now().Sub(u.rec.StartedAt), Err: err,
+		})
+	}
+}

@@ -1,0 +1,173 @@
+package exports
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+
+	"github.com/google/uuid"
+
+	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/api/wire"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// tokenBytes is how much chance is in a token.
+const tokenBytes = 32
+
+// Attach makes an attachment. The token is in the result and nowhere else.
+func (e *Exports) Attach(ctx context.Context, req platter.AttachRequest) (platter.Attached, error) {
+	if err := e.reachable(req.Transport); err != nil {
+		return platter.Attached{}, err
+	}
+	token, err := newToken()
+	if err != nil {
+		return platter.Attached{}, err
+	}
+	now := e.cfg.Now()
+	a := catalog.Attachment{
+		ID: uuid.NewString(), Mode: req.Mode, Transport: req.Transport, TokenHash: hashToken(token),
+		Owner: req.Owner, Gateway: e.cfg.GatewayID, CreatedAt: now, ExpiresAt: now.Add(e.cfg.UnusedAfter),
+	}
+	if req.Overlay != nil {
+		a, err = e.attachOverlay(ctx, a, *req.Overlay)
+	} else {
+		a, err = e.attachImage(ctx, a, *req.Image)
+	}
+	if err != nil {
+		return platter.Attached{}, err
+	}
+	out := platter.Attached{Attachment: a}
+	door := e.door(a, token)
+	out.URI, out.QEMU, out.LibvirtXML, out.NBDClient = door.uri(), door.qemu(), door.libvirt(), door.nbdClient()
+	return out, nil
+}
+
+// reachable refuses a transport that is not served where tokens are taken.
+func (e *Exports) reachable(transport string) error {
+	switch transport {
+	case "unix":
+		if e.cfg.Socket == "" {
+			return wire.Errorf(409, "NBD is not served on a socket here; set [nbd] socket, or use transport tcp.")
+		}
+		return nil
+	case "tcp":
+		host, _, err := net.SplitHostPort(e.cfg.TCP)
+		if e.cfg.TCP == "" || err != nil {
+			return wire.Errorf(409, "NBD is not served on TCP here; set [nbd] listen, or use transport unix.")
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return wire.Errorf(409, "A token is not taken over plain TCP outside loopback, where others could read it: use transport unix.")
+		}
+		return nil
+	case "tls":
+		return fmt.Errorf("NBD over TLS is not built yet; use transport unix, or tcp on loopback: %w", errors.ErrUnsupported)
+	}
+	return wire.Errorf(400, "The transport %.32q is not known.", transport)
+}
+
+func newToken() (string, error) {
+	var b [tokenBytes]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make a token: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:]), nil
+}
+
+func (e *Exports) attachImage(ctx context.Context, a catalog.Attachment, img catalog.Image) (catalog.Attachment, error) {
+	r, err := e.OpenDisk(ctx, img) // one that cannot be read is refused now, not at the boot
+	if err != nil {
+		return a, err
+	}
+	if err := r.Close(); err != nil {
+		return a, err
+	}
+	a.ImageID = img.ID
+	return e.cfg.Catalog.CreateAttachment(ctx, a)
+}
+
+func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov catalog.Overlay) (catalog.Attachment, error) {
+	defer e.keys.lock(ov.ID)()
+	ov, err := e.here(ctx, ov.ID)
+	if err != nil {
+		return a, err
+	}
+	a.OverlayID = ov.ID
+	a, err = e.cfg.Catalog.CreateAttachment(ctx, a)
+	var held *catalog.HeldError
+	if errors.As(err, &held) {
+		return a, wire.Errorf(409, "overlay %s is already attached for writing by %s; detach that first: %w",
+			ov.ID, e.holderOf(held.Holder), err)
+	}
+	if err != nil || a.Mode != catalog.AttachRW {
+		return a, err
+	}
+	// A client without an attachment may have come in between. One that comes
+	// later is turned away by the record.
+	for _, s := range e.matching(func(s *session) bool { return s.disk == ov.ID && s.writes && s.attachment == "" }) {
+		err = wire.Errorf(409, "overlay %s is in use for writing by %s; let that go first", ov.ID, s.holder)
+		return a, errors.Join(err, e.cfg.Catalog.DeleteAttachment(context.WithoutCancel(ctx), a.ID))
+	}
+	return a, nil
+}
+
+// Detach forgets an attachment, so that its token opens nothing more, and
+// then ends what it has open. When it returns, no request of it can change a
+// byte, and what an ephemeral one wrote is gone.
+func (e *Exports) Detach(ctx context.Context, id string) error {
+	a, err := e.cfg.Catalog.Attachment(ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.Gateway != "" && a.Gateway != e.cfg.GatewayID {
+		return wire.Errorf(409, "Attachment %s is served by gateway %s and can be detached only there.", id, a.Gateway)
+	}
+	if err := e.cfg.Catalog.DeleteAttachment(ctx, id); err != nil {
+		return err
+	}
+	e.endSessions(func(s *session) bool { return s.attachment == id })
+	if a.Mode != catalog.AttachEphemeral {
+		return nil
+	}
+	e.drop(ctx, id)
+	return nil
+}
+
+// drop removes the file of an ephemeral attachment. What fails is done by the
+// next Recover.
+func (e *Exports) drop(ctx context.Context, id string) {
+	if err := e.remove(e.ephemeralDir(), e.ephemeralPath(id)); err != nil {
+		e.log.WarnContext(ctx, "the file of an ephemeral disk could not be removed; the next start tries again",
+			"attachment", id, "err", err)
+	}
+}
+
+// expire removes attachments that were never used, and tasks that are old.
+func (e *Exports) expire(ctx context.Context) error {
+	list, err := e.cfg.Catalog.Attachments(ctx, catalog.AttachmentQuery{Gateway: e.cfg.GatewayID})
+	if err != nil {
+		return err
+	}
+	now := e.cfg.Now()
+	var errs []error
+	for _, a := range list {
+		if a.ExpiresAt.IsZero() || now.Before(a.ExpiresAt) {
+			continue
+		}
+		if err := e.Detach(ctx, a.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+			continue
+		}
+		e.log.InfoContext(ctx, "an attachment that was never used has expired", "attachment", a.ID)
+	}
+	return errors.Join(append(errs, e.expireTasks(ctx))...)
+}
+
+func (e *Exports) expireTasks(ctx context.Context) error {
+	_, err := e.cfg.Catalog.ExpireTasks(ctx)
+	return err
+}

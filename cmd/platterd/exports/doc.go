@@ -1,0 +1,40 @@
+// Package exports joins the catalog and the bytes: it knows what the names of
+// NBD exports mean, which layers make up an image, where an overlay's file is,
+// and who has what open.
+//
+//	IMAGE_ID             disk bytes, read-only
+//	IMAGE_ID/native      native bytes, read-only
+//	ephemeral/IMAGE_ID   disk bytes, writable, gone with the connection
+//	overlay/OVERLAY_ID   a persistent overlay, one owner at a time
+//	attach/TOKEN         what an attachment gives
+//
+// An [Exports] is the nbd.Exports and the fusefs.Library of the daemon, and
+// what package api/platter asks for overlays, attachments and disks.
+//
+// # Disks and sessions
+//
+// A writable disk (an overlay, or the delta of an ephemeral attachment) is
+// opened once and shared by all that use it: connections, snapshots, captures.
+// So a flush on one connection covers the writes of all of them. The last one
+// to let go flushes and closes it.
+//
+// A session is one connection's use of a disk. It has an owner: an
+// attachment, a process at the other end of the unix socket, or, over TCP,
+// the connection itself. A disk has sessions that write of one owner only.
+// Ending a session first turns away new requests, then waits for those in
+// flight, so that whoever is told that a session is over can rely on it.
+//
+// # What a crash leaves
+//
+// An overlay's record is there before its file and goes after it, with the
+// status creating or deleting meanwhile; Recover ends what was begun. Deltas
+// of ephemeral attachments without a record are removed. A capture that did
+// not finish is a failed task, its image is removed, its snapshot forgotten.
+// Every overlay's file is opened once, which repairs it.
+//
+// # Locks
+//
+// In this order: an overlay's keyed lock (create, attach, detach, delete), then
+// Exports.mu. Exports.mu guards maps and counters only; nothing waits while it
+// is held.
+package exports

@@ -1,0 +1,175 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/backends"
+	"github.com/seed-478a8fee/platter/backends/disk"
+	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/catalog"
+	"github.com/seed-478a8fee/platter/fusefs"
+	"github.com/seed-478a8fee/platter/nbd"
+)
+
+// A Config says what to join. Catalog, Stores, Opener, Ingest and DataDir are
+// required.
+type Config struct {
+	Catalog *catalog.Catalog
+	Stores  map[string]backends.Store
+	Opener  *disk.Opener
+	Ingest  *ingest.Ingest
+
+	DataDir   string // overlays and ephemeral deltas go to folders beneath it
+	GatewayID string
+
+	FS    localfs.FS    // nil: the machine's own
+	Guard localfs.Guard // keeps space free for others; nil: none
+
+	// Socket and TCP say where NBD is served, for URIs: the path of the
+	// socket, and host:port on loopback. What is "" is not served.
+	Socket, TCP string
+
+	// TokensOnly hides everything but attach/TOKEN, as auth keystone wants.
+	TokensOnly bool
+
+	// Kick cuts NBD connections by their numbers and waits until their
+	// exports are closed. Nil: the sessions end, the connections stay.
+	Kick func(conns []uint64)
+
+	// Record writes image.json; nil: a plain form of the record.
+	Record func(ctx context.Context, img catalog.Image) ([]byte, error)
+
+	MaxOverlaySize int64 // bytes of the disk; 0 is 64 TiB
+	OverlayQuota   int64 // bytes stored for one overlay; 0: as much as its size needs
+	EphemeralQuota int64 // bytes stored for one ephemeral disk; 0 is 16 GiB
+
+	UnusedAfter time.Duration // an attachment never used expires; 0 is 1 hour
+	TaskLife    time.Duration // how long an ended task is kept; 0 is 48 hours
+	MaxCaptures int           // that copy at once; 0 is 2
+	MaxPending  int           // captures that wait; 0 is 16
+	Project     string        // whose images the file tree shows; "": all
+
+	Logger *slog.Logger     // nil is silence
+	Now    func() time.Time // nil is time.Now
+}
+
+// Exports joins the catalog and the bytes. Any number of goroutines may use it
+// at once.
+type Exports struct {
+	cfg  Config
+	log  *slog.Logger
+	keys keyLocks
+
+	captures captures
+
+	mu       sync.Mutex
+	closed   bool
+	disks    map[string]*shared
+	sessions map[*session]struct{}
+}
+
+// What the doors ask for.
+var (
+	_ nbd.Exports         = (*Exports)(nil)
+	_ fusefs.Library      = (*Library)(nil)
+	_ platter.Overlays    = (*Exports)(nil)
+	_ platter.Attachments = (*Exports)(nil)
+	_ platter.Disks       = (*Exports)(nil)
+)
+
+// New returns an Exports. Call Recover before the doors open, keep Run
+// running, and Close at the end, after the doors.
+func New(cfg Config) (*Exports, error) {
+	if cfg.Catalog == nil || cfg.Opener == nil || cfg.Ingest == nil || cfg.DataDir == "" || len(cfg.Stores) == 0 {
+		return nil, errors.New("exports: a catalog, stores, an opener, an ingest and a data directory are required")
+	}
+	cfg.setDefaults()
+	e := &Exports{cfg: cfg, log: cfg.Logger, disks: map[string]*shared{}, sessions: map[*session]struct{}{}}
+	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
+	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("exports: make the folder for overlays: %w", err)
+		}
+	}
+	return e, nil
+}
+
+func (cfg *Config) setDefaults() {
+	if cfg.FS == nil {
+		cfg.FS = localfs.OS()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	orDefault(&cfg.MaxOverlaySize, 64<<40)
+	orDefault(&cfg.EphemeralQuota, 16<<30)
+	orDefault(&cfg.UnusedAfter, time.Hour)
+	orDefault(&cfg.TaskLife, 48*time.Hour)
+	orDefault(&cfg.MaxCaptures, 2)
+	orDefault(&cfg.MaxPending, 16)
+}
+
+func orDefault[T ~int | ~int64](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+func (e *Exports) overlayDir() string   { return filepath.Join(e.cfg.DataDir, "overlays") }
+func (e *Exports) ephemeralDir() string { return filepath.Join(e.cfg.DataDir, "ephemeral") }
+
+func (e *Exports) overlayPath(id string) string { return filepath.Join(e.overlayDir(), id+".qcow2") }
+func (e *Exports) ephemeralPath(attachment string) string {
+	return filepath.Join(e.ephemeralDir(), attachment+".qcow2")
+}
+
+// Run removes attachments that were never used and tasks that are old, until
+// ctx ends.
+func (e *Exports) Run(ctx context.Context) error {
+	tick := time.NewTicker(min(time.Minute, max(e.cfg.UnusedAfter/4, time.Second)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := e.expire(ctx); err != nil && ctx.Err() == nil {
+				e.log.WarnContext(ctx, "what has expired could not be removed; it is tried again", "err", err)
+			}
+		}
+	}
+}
+
+// Close ends captures and sessions, then flushes and closes every disk. It
+// returns what a flush said. The doors are closed before it.
+func (e *Exports) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.captures.stop()
+	e.endSessions(func(*session) bool { return true })
+	e.mu.Lock()
+	left := make([]*shared, 0, len(e.disks))
+	for _, d := range e.disks {
+		left = append(left, d)
+	}
+	e.mu.Unlock()
+	var errs []error
+	for _, d := range left {
+		<-d.done
+		errs = append(errs, d.closeErr)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,105 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/disk"
+	"github.com/seed-478a8fee/platter/backends/format"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// specs turns a record into what the builder of disks needs: one Spec for
+// each place where the bytes are, in order of preference. This is the whole
+// contact between the catalog and the bytes.
+func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
+	name, err := decoder(img)
+	if err != nil {
+		return nil, err
+	}
+	var specs []disk.Spec
+	for _, l := range img.Locations {
+		s := e.cfg.Stores[l.Store]
+		if s == nil {
+			continue
+		}
+		specs = append(specs, disk.Spec{
+			Key:   l.Store + "/" + l.Key + "#" + l.Generation,
+			Store: s, Object: l.Key, Format: name,
+		})
+	}
+	if len(specs) == 0 {
+		return nil, fmt.Errorf("no store of this gateway has the bytes of image %s; its configuration may lack one", img.ID)
+	}
+	return specs, nil
+}
+
+// decoder returns the format that makes disk bytes of native bytes, "" if
+// they are the same.
+func decoder(img catalog.Image) (string, error) {
+	switch img.ContainerFormat {
+	case "ova", "docker", "compressed":
+		return "", fmt.Errorf("image %s: container_format %s cannot be unpacked yet; %s/native has the bytes as uploaded: %w",
+			img.ID, img.ContainerFormat, img.ID, errors.ErrUnsupported)
+	}
+	switch img.DiskFormat {
+	case "", "raw", "iso", "ami", "ari", "aki":
+		return "", nil
+	}
+	if _, ok := format.ByName(img.DiskFormat); !ok {
+		return "", fmt.Errorf("image %s: disk_format %s cannot be decoded yet; %s/native has the bytes as uploaded: %w",
+			img.ID, img.DiskFormat, img.ID, errors.ErrUnsupported)
+	}
+	return img.DiskFormat, nil
+}
+
+// OpenDisk opens the disk bytes of an image, from the first place that has
+// them.
+func (e *Exports) OpenDisk(ctx context.Context, img catalog.Image) (block.ReadCloser, error) {
+	specs, err := e.specs(img)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, spec := range specs {
+		v, err := e.cfg.Opener.Open(ctx, spec)
+		if err == nil {
+			return v, nil
+		}
+		errs = append(errs, err)
+	}
+	err = errors.Join(errs...)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The record promises bytes: that a store lacks them must not look
+		// as if there were no such image.
+		return nil, fmt.Errorf("open the disk of image %s: its bytes are missing: %v", img.ID, err)
+	}
+	return nil, fmt.Errorf("open the disk of image %s: %w", img.ID, err)
+}
+
+// active returns the record of an image whose bytes may be read.
+func (e *Exports) active(ctx context.Context, id string) (catalog.Image, error) {
+	img, err := e.cfg.Catalog.Image(ctx, id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return img, fmt.Errorf("there is no image %s: %w", id, fs.ErrNotExist)
+	case err != nil:
+		return img, err
+	case img.Status == catalog.StatusDeactivated:
+		return img, fmt.Errorf("image %s is deactivated; reactivate it to read it: %w", id, fs.ErrPermission)
+	case img.Status != catalog.StatusActive:
+		return img, fmt.Errorf("image %s is %s and has no data yet: %w", id, img.Status, fs.ErrNotExist)
+	}
+	return img, nil
+}
+
+// imageName is how people call an image.
+func imageName(img catalog.Image) string {
+	if img.Name != nil && *img.Name != "" {
+		return *img.Name
+	}
+	return img.ID
+}

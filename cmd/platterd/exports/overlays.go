@@ -1,0 +1,355 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+
+	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/api/wire"
+	"github.com/seed-478a8fee/platter/backends/overlay"
+	"github.com/seed-478a8fee/platter/backends/overlay/delta"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// engine is how overlays are kept here: as qcow2 files.
+const engine = "file"
+
+// ownSnapshot begins the names of snapshots that captures make.
+const ownSnapshot = "platter:"
+
+// maxSnapshots bounds what one record has to hold.
+const maxSnapshots = 1000
+
+// CreateOverlay makes an overlay: first the record, which holds on to the
+// image, then the file.
+func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest) (catalog.Overlay, error) {
+	if req.Store != "" && e.cfg.Stores[req.Store] == nil {
+		return catalog.Overlay{}, fmt.Errorf("store %.64q: %w", req.Store, ingest.ErrStore)
+	}
+	size, err := e.overlaySize(ctx, req)
+	if err != nil {
+		return catalog.Overlay{}, err
+	}
+	ov, err := e.cfg.Catalog.CreateOverlay(ctx, catalog.Overlay{
+		ID: uuid.NewString(), Name: req.Name, ImageID: req.Image.ID, Owner: req.Owner,
+		Gateway: e.cfg.GatewayID, Engine: engine, Store: req.Store, Size: size, Status: catalog.OverlayCreating,
+	})
+	if err != nil {
+		return ov, err
+	}
+	defer e.keys.lock(ov.ID)()
+	err = e.createFile(ctx, ov)
+	if err == nil {
+		ov, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
+			o.Status = catalog.OverlayAvailable
+			return nil
+		})
+	}
+	if err != nil {
+		return ov, errors.Join(err, e.removeOverlay(context.WithoutCancel(ctx), ov.ID))
+	}
+	return ov, nil
+}
+
+// overlaySize decides how large an overlay is. It opens the image, so that an
+// overlay of one that cannot be read is refused at once.
+func (e *Exports) overlaySize(ctx context.Context, req platter.OverlayRequest) (int64, error) {
+	if req.Image.Status != catalog.StatusActive {
+		return 0, wire.Errorf(409, "The image %s is %s; an overlay needs an active one.", req.Image.ID, req.Image.Status)
+	}
+	r, err := e.OpenDisk(ctx, req.Image)
+	if err != nil {
+		return 0, err
+	}
+	least := r.Size()
+	if err := r.Close(); err != nil {
+		return 0, err
+	}
+	size := req.Size
+	if size == 0 {
+		size = sectors(least)
+	}
+	switch {
+	case size < least:
+		return 0, wire.Errorf(400, "The size %d is less than the %d bytes of the image's disk; an overlay can only be larger.", size, least)
+	case size > e.cfg.MaxOverlaySize:
+		return 0, wire.Errorf(413, "The size %d is over the limit of %d bytes for one overlay.", size, e.cfg.MaxOverlaySize)
+	case size == 0:
+		return 0, wire.Errorf(400, "The image's disk is empty; give the size of the overlay.")
+	}
+	return size, nil
+}
+
+// sectors rounds up to whole sectors, which is what a guest can use.
+func sectors(n int64) int64 { return (n + 511) &^ 511 }
+
+func (e *Exports) createFile(ctx context.Context, ov catalog.Overlay) error {
+	cfg := e.overlayConfig(ov)
+	d, err := delta.Create(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("make overlay %s: %w", ov.ID, err)
+	}
+	return d.Close()
+}
+
+func (e *Exports) overlayConfig(ov catalog.Overlay) delta.Config {
+	return delta.Config{
+		FS: e.cfg.FS, Guard: e.cfg.Guard, Path: e.overlayPath(ov.ID), Size: ov.Size,
+		Backing: e.imageURI(ov.ImageID), BackingFormat: "raw", Quota: e.cfg.OverlayQuota, Logger: e.log,
+	}
+}
+
+// imageURI is how QEMU finds the base of an overlay while a gateway runs.
+func (e *Exports) imageURI(id string) string {
+	if e.cfg.Socket != "" {
+		return (&url.URL{Scheme: "nbd+unix", Path: "/" + id, RawQuery: "socket=" + url.QueryEscape(e.cfg.Socket)}).String()
+	}
+	if e.cfg.TCP != "" {
+		return (&url.URL{Scheme: "nbd", Host: e.cfg.TCP, Path: "/" + id}).String()
+	}
+	return ""
+}
+
+// usable returns the record of an overlay that can be opened here.
+func (e *Exports) usable(ctx context.Context, id string) (catalog.Overlay, error) {
+	ov, err := e.cfg.Catalog.Overlay(ctx, id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ov, fmt.Errorf("there is no overlay %s: %w", id, fs.ErrNotExist)
+	case err != nil:
+		return ov, err
+	case ov.Gateway != "" && ov.Gateway != e.cfg.GatewayID:
+		return ov, fmt.Errorf("overlay %s is a file of gateway %s and can be opened only there: %w", id, ov.Gateway, fs.ErrPermission)
+	case ov.Status != catalog.OverlayAvailable:
+		return ov, fmt.Errorf("overlay %s is %s: %w", id, ov.Status, fs.ErrPermission)
+	}
+	return ov, nil
+}
+
+// acquireOverlay opens the disk of an overlay, or shares it.
+func (e *Exports) acquireOverlay(ctx context.Context, ov catalog.Overlay) (*shared, error) {
+	return e.acquire(ctx, ov.ID, func(ctx context.Context, d *shared) error {
+		img, err := e.cfg.Catalog.Image(ctx, ov.ImageID)
+		if err != nil {
+			return fmt.Errorf("the image of overlay %s: %w", ov.ID, err)
+		}
+		return e.openShared(ctx, d, img, e.overlayConfig(ov))
+	})
+}
+
+// acquireEphemeral opens the disk of an ephemeral attachment, or shares it.
+// Its file is made when it is first opened.
+func (e *Exports) acquireEphemeral(ctx context.Context, a catalog.Attachment, img catalog.Image) (*shared, error) {
+	return e.acquire(ctx, a.ID, func(ctx context.Context, d *shared) error {
+		if err := e.openBase(ctx, d, img); err != nil {
+			return err
+		}
+		cfg := delta.Config{
+			FS: e.cfg.FS, Guard: e.cfg.Guard, Path: e.ephemeralPath(a.ID), Size: sectors(d.base.Size()),
+			Backing: e.imageURI(img.ID), BackingFormat: "raw", Quota: e.cfg.EphemeralQuota, Logger: e.log,
+		}
+		var err error
+		d.delta, err = delta.Open(ctx, cfg)
+		if errors.Is(err, fs.ErrNotExist) {
+			d.delta, err = delta.Create(ctx, cfg)
+		}
+		if err != nil {
+			return fmt.Errorf("the ephemeral disk of attachment %s: %w", a.ID, err)
+		}
+		d.disk = overlay.New(d.base, d.delta)
+		return nil
+	})
+}
+
+func (e *Exports) openShared(ctx context.Context, d *shared, img catalog.Image, cfg delta.Config) error {
+	if err := e.openBase(ctx, d, img); err != nil {
+		return err
+	}
+	var err error
+	if d.delta, err = delta.Open(ctx, cfg); err != nil {
+		return err
+	}
+	d.disk = overlay.New(d.base, d.delta)
+	return nil
+}
+
+func (e *Exports) openBase(ctx context.Context, d *shared, img catalog.Image) error {
+	r, err := e.OpenDisk(ctx, img)
+	if err != nil {
+		return err
+	}
+	d.base = r
+	return nil
+}
+
+// DeleteOverlay deletes an overlay: the record says so first, then the file
+// goes, then the record.
+func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
+	defer e.keys.lock(id)()
+	ov, err := e.cfg.Catalog.Overlay(ctx, id)
+	if err != nil {
+		return err
+	}
+	if ov.Gateway != "" && ov.Gateway != e.cfg.GatewayID {
+		return wire.Errorf(409, "Overlay %s is a file of gateway %s and can be deleted only there.", id, ov.Gateway)
+	}
+	if err := e.unused(ctx, id); err != nil {
+		return err
+	}
+	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Status = catalog.OverlayDeleting
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// Whoever opened it before the record changed is seen now, and whoever
+	// comes later is turned away by the record.
+	if err := e.unused(ctx, id); err != nil {
+		return errors.Join(err, e.undelete(context.WithoutCancel(ctx), id))
+	}
+	return e.removeOverlay(context.WithoutCancel(ctx), id)
+}
+
+func (e *Exports) undelete(ctx context.Context, id string) error {
+	_, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Status = catalog.OverlayAvailable
+		return nil
+	})
+	return err
+}
+
+// unused is a catalog.InUseError with all users of an overlay, or nil.
+func (e *Exports) unused(ctx context.Context, id string) error {
+	list, err := e.cfg.Catalog.Attachments(ctx, catalog.AttachmentQuery{OverlayID: id})
+	if err != nil {
+		return err
+	}
+	var users []string
+	for _, a := range list {
+		users = append(users, e.holderOf(a.ID))
+	}
+	for _, s := range e.matching(func(s *session) bool { return s.disk == id && s.attachment == "" }) {
+		users = append(users, clientName(s.client))
+	}
+	users = append(users, e.captures.of(id)...)
+	if len(users) == 0 && e.isOpen(id) {
+		users = append(users, "a request that is under way")
+	}
+	if len(users) > 0 {
+		slices.Sort(users)
+		return &catalog.InUseError{Kind: "overlay", ID: id, Users: users}
+	}
+	return nil
+}
+
+// removeOverlay removes the file and then the record.
+func (e *Exports) removeOverlay(ctx context.Context, id string) error {
+	if err := e.remove(e.overlayDir(), e.overlayPath(id)); err != nil {
+		return fmt.Errorf("delete the file of overlay %s: %w", id, err)
+	}
+	if err := e.cfg.Catalog.DeleteOverlay(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (e *Exports) remove(dir, path string) error {
+	if err := e.cfg.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return e.cfg.FS.SyncDir(dir)
+}
+
+// stored returns how many bytes a disk takes, open or not.
+func (e *Exports) stored(id string) int64 {
+	if n, open := e.used(id); open {
+		return n
+	}
+	if !plain(id) {
+		return 0
+	}
+	for _, path := range []string{e.overlayPath(id), e.ephemeralPath(id)} {
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err == nil {
+			return st.Blocks * 512
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return 0
+		}
+	}
+	return 0
+}
+
+// Snapshot keeps the state of an overlay at this moment: first in the file,
+// then in the record.
+func (e *Exports) Snapshot(ctx context.Context, id, name string) (catalog.OverlaySnapshot, error) {
+	var snap catalog.OverlaySnapshot
+	ov, err := e.here(ctx, id)
+	if err != nil {
+		return snap, err
+	}
+	if strings.HasPrefix(name, ownSnapshot) {
+		return snap, wire.Errorf(400, "Names of snapshots that begin with %q are the gateway's own.", ownSnapshot)
+	}
+	if len(ov.Snapshots) >= maxSnapshots {
+		return snap, wire.Errorf(413, "Overlay %s has %d snapshots, which is the limit; delete some.", id, len(ov.Snapshots))
+	}
+	d, err := e.acquireOverlay(ctx, ov)
+	if err != nil {
+		return snap, err
+	}
+	defer e.release(d)
+	snap.Name, snap.CreatedAt = name, e.cfg.Now().UTC()
+	if snap.ID, err = d.delta.Snapshot(ctx, name); err != nil {
+		return snap, err
+	}
+	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Snapshots = append(o.Snapshots, snap)
+		return nil
+	})
+	if err != nil {
+		return snap, errors.Join(err, d.delta.DeleteSnapshot(context.WithoutCancel(ctx), snap.ID))
+	}
+	return snap, nil
+}
+
+// DeleteSnapshot forgets a snapshot: first the file does, then the record.
+func (e *Exports) DeleteSnapshot(ctx context.Context, id, snapshot string) error {
+	ov, err := e.here(ctx, id)
+	if err != nil {
+		return err
+	}
+	d, err := e.acquireOverlay(ctx, ov)
+	if err != nil {
+		return err
+	}
+	defer e.release(d)
+	if err := d.delta.DeleteSnapshot(ctx, snapshot); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Snapshots = slices.DeleteFunc(o.Snapshots, func(s catalog.OverlaySnapshot) bool { return s.ID == snapshot })
+		return nil
+	})
+	return err
+}
+
+// here is usable for the HTTP door, where what another gateway has, or what
+// is not ready, is a conflict.
+func (e *Exports) here(ctx context.Context, id string) (catalog.Overlay, error) {
+	ov, err := e.usable(ctx, id)
+	if errors.Is(err, fs.ErrPermission) {
+		return ov, wire.Errorf(409, "%w", err)
+	}
+	return ov, err
+}

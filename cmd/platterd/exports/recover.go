@@ -1,0 +1,178 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-478a8fee/platter/backends/overlay/delta"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// repairs is how many overlays are repaired at once.
+const repairs = 4
+
+// Recover ends what the last run of this gateway left half done. It is called
+// once, after that of ingest and before the doors open. One overlay that
+// cannot be read stops nobody: it says so when it is opened.
+func (e *Exports) Recover(ctx context.Context) error {
+	if err := e.failCaptures(ctx); err != nil {
+		return fmt.Errorf("exports: end the captures that a stop cut off: %w", err)
+	}
+	if err := e.recoverOverlays(ctx); err != nil {
+		return fmt.Errorf("exports: look after overlays: %w", err)
+	}
+	if err := e.dropOrphans(ctx); err != nil {
+		return fmt.Errorf("exports: remove the disks of attachments that are gone: %w", err)
+	}
+	return nil
+}
+
+// failCaptures ends the tasks that nobody works on.
+func (e *Exports) failCaptures(ctx context.Context) error {
+	tasks, err := e.cfg.Catalog.Tasks(ctx, catalog.TaskQuery{Viewer: catalog.Viewer{Admin: true}, Type: taskType})
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if t.Status.Done() || t.Gateway != e.cfg.GatewayID {
+			continue
+		}
+		if err := e.failCapture(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failCapture ends one. That the image is active only says that the crash
+// came after the last byte.
+func (e *Exports) failCapture(ctx context.Context, t catalog.Task) error {
+	img, err := e.cfg.Catalog.Image(ctx, t.ImageID)
+	active := err == nil && img.Status.HasData()
+	if !active {
+		if err := e.dropUnfinished(ctx, t.ImageID); err != nil {
+			return err
+		}
+	}
+	_, err = e.cfg.Catalog.UpdateTask(ctx, t.ID, func(t *catalog.Task) error {
+		t.ExpiresAt = e.cfg.Now().Add(e.cfg.TaskLife)
+		if active {
+			t.Status, t.Message, t.Result = catalog.TaskSuccess, "", map[string]any{"image_id": t.ImageID}
+			t.Progress.Done = t.Progress.Total
+			return nil
+		}
+		t.Status, t.Message = catalog.TaskFailure, stoppedText
+		return nil
+	})
+	e.log.WarnContext(ctx, "a capture was cut off by a stop", "task", t.ID, "image", t.ImageID, "done", active)
+	return err
+}
+
+func (e *Exports) recoverOverlays(ctx context.Context) error {
+	list, err := e.cfg.Catalog.Overlays(ctx, catalog.OverlayQuery{Gateway: e.cfg.GatewayID})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(repairs)
+	for _, ov := range list {
+		g.Go(func() error {
+			switch ov.Status {
+			case catalog.OverlayCreating, catalog.OverlayDeleting:
+				return e.removeOverlay(ctx, ov.ID)
+			}
+			if err := e.repair(ctx, ov); err != nil {
+				e.log.ErrorContext(ctx, "an overlay cannot be read", "overlay", ov.ID, "path", e.overlayPath(ov.ID), "err", err)
+			}
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
+}
+
+// repair opens the file of an overlay, which mends what a crash did to it,
+// and makes file and record agree on its snapshots: the file knows.
+func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
+	d, err := delta.Open(ctx, e.overlayConfig(ov))
+	if err != nil {
+		return err
+	}
+	snaps, err := ownSnapshots(ctx, d)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return err
+	}
+	same := slices.EqualFunc(snaps, ov.Snapshots, func(a, b catalog.OverlaySnapshot) bool { return a.ID == b.ID })
+	if same {
+		return nil
+	}
+	_, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
+		o.Snapshots = snaps
+		return nil
+	})
+	return err
+}
+
+// ownSnapshots returns the snapshots that users made, and deletes those that
+// captures made.
+func ownSnapshots(ctx context.Context, d *delta.Delta) ([]catalog.OverlaySnapshot, error) {
+	var out []catalog.OverlaySnapshot
+	for _, s := range d.Snapshots() {
+		if strings.HasPrefix(s.Name, ownSnapshot) {
+			if err := d.DeleteSnapshot(ctx, s.ID); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
+	}
+	return out, nil
+}
+
+// dropOrphans removes ephemeral disks whose attachment is gone, and says which
+// files of overlays have no record. Those stay: somebody may have restored an
+// old catalog, and what a guest wrote is not ours to throw away.
+func (e *Exports) dropOrphans(ctx context.Context) error {
+	list, err := e.cfg.Catalog.Attachments(ctx, catalog.AttachmentQuery{Gateway: e.cfg.GatewayID})
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, a := range list {
+		known[a.ID] = true
+	}
+	err = e.unknown(e.ephemeralDir(), known, func(name, id string) { e.drop(ctx, id) })
+	if err != nil {
+		return err
+	}
+	overlays, err := e.cfg.Catalog.Overlays(ctx, catalog.OverlayQuery{Gateway: e.cfg.GatewayID})
+	if err != nil {
+		return err
+	}
+	known = map[string]bool{}
+	for _, ov := range overlays {
+		known[ov.ID] = true
+	}
+	return e.unknown(e.overlayDir(), known, func(name, id string) {
+		e.log.WarnContext(ctx, "a file of an overlay has no record in the catalog; delete it if no backup of the catalog has one",
+			"path", name)
+	})
+}
+
+// unknown calls f for each qcow2 file in dir whose id is not known.
+func (e *Exports) unknown(dir string, known map[string]bool, f func(path, id string)) error {
+	entries, err := e.cfg.FS.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if id, ok := strings.CutSuffix(entry.Name(), ".qcow2"); ok && !known[id] {
+			f(dir+"/"+entry.Name(), id)
+		}
+	}
+	return nil
+}

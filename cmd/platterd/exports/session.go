@@ -1,0 +1,136 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/nbd"
+)
+
+// errEnded is the error of a request of a session that is over.
+var errEnded = fmt.Errorf("detached: %w", syscall.ESHUTDOWN)
+
+// A session is one connection's use of a disk.
+type session struct {
+	client     nbd.Client
+	disk       string // id of the overlay or image it uses
+	attachment string // or ""
+	owner      string // whoever shares it may write beside it
+	holder     string // the same for people
+	writes     bool
+	since      time.Time
+
+	gate   gate
+	shared *shared // of a writable disk; set once it is open
+
+	once sync.Once
+	err  error // of end
+
+	mu    sync.Mutex
+	ended bool
+	free  func() error // lets go of the disk
+}
+
+// end turns away new requests, waits for those in flight and lets go of the
+// disk. It may be called more than once; all calls wait for the end.
+func (s *session) end() error {
+	s.once.Do(func() {
+		s.gate.close()
+		s.mu.Lock()
+		s.ended = true
+		free := s.free
+		s.mu.Unlock()
+		if free != nil {
+			s.err = free()
+		}
+	})
+	return s.err
+}
+
+// hold gives the session its disk. If it ended while the disk was opened, the
+// disk is let go again.
+func (s *session) hold(free func() error) error {
+	s.mu.Lock()
+	ended := s.ended
+	s.free = free
+	s.mu.Unlock()
+	if ended {
+		return errors.Join(errEnded, free())
+	}
+	return nil
+}
+
+// begin notes a session. A session that writes is refused while one of
+// another owner does.
+func (e *Exports) begin(s *session) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errClosed
+	}
+	if s.writes {
+		for other := range e.sessions {
+			if other.disk == s.disk && other.writes && other.owner != s.owner {
+				return &busyError{disk: s.disk, holder: other.holder}
+			}
+		}
+	}
+	e.sessions[s] = struct{}{}
+	return nil
+}
+
+// finish ends a session and forgets it.
+func (e *Exports) finish(s *session) error {
+	err := s.end()
+	e.mu.Lock()
+	delete(e.sessions, s)
+	e.mu.Unlock()
+	return err
+}
+
+// endSessions ends those that match, cuts their connections and waits.
+func (e *Exports) endSessions(match func(*session) bool) {
+	list := e.matching(match)
+	var conns []uint64
+	for _, s := range list {
+		s.gate.shut()
+		conns = append(conns, s.client.ID)
+	}
+	if e.cfg.Kick != nil && len(conns) > 0 {
+		e.cfg.Kick(conns) // cancels what is in flight
+	}
+	for _, s := range list {
+		e.finish(s) // its error is logged where the disk is closed
+	}
+}
+
+func (e *Exports) matching(match func(*session) bool) []*session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []*session
+	for s := range e.sessions {
+		if match(s) {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b *session) int { return a.since.Compare(b.since) })
+	return list
+}
+
+// Use tells how many bytes an overlay or attachment stores and who has it
+// open.
+func (e *Exports) Use(ctx context.Context, id string) platter.Use {
+	use := platter.Use{Bytes: e.stored(id)}
+	for _, s := range e.matching(func(s *session) bool { return s.disk == id || s.attachment == id }) {
+		use.Clients = append(use.Clients, platter.ClientInfo{
+			Client: clientName(s.client), Transport: s.client.Transport, Since: s.since,
+		})
+	}
+	return use
+}
