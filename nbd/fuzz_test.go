@@ -28,12 +28,14 @@ func talkTo(t *testing.T, input []byte) []byte {
 	c := l.dial()
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	go func() {
+		defer c.Close()
 		c.Write(input)
 		c.Write((&nbdtest.Request{Cmd: nbdtest.CmdDisc}).Append(nil))
 		// What was too short to be whole is completed by this, or refused.
-		for c.SetWriteDeadline(time.Now().Add(50*time.Millisecond)) == nil {
+		for range 64 {
+			c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 			if _, err := c.Write(make([]byte, 1<<16)); err != nil {
-				break
+				return
 			}
 		}
 	}()
