@@ -20,6 +20,8 @@
 //   - Ranges work on every store. A 416 says how long the image is.
 //   - The link to the next page keeps every tag, not only the last one.
 //   - X-Openstack-Image-Size (of newer Glance) is checked.
+//   - Without an Authenticator the schema of an image has no "stores", because
+//     the glance command cannot start with it when there is no Keystone.
 //   - A query that uses a colon without an operator says how to quote it.
 //
 // # Around a request

@@ -65,6 +65,11 @@ func collectionSchema(name string, item object) object {
 
 func imageSchema(cfg Config) object {
 	properties := baseProperties(cfg)
+	if cfg.Auth == nil {
+		// A glance command without Keystone makes an option of every
+		// property, and two of its own are called --stores.
+		delete(properties, "stores")
+	}
 	for name, p := range operatorProperties() {
 		p["is_base"] = false
 		properties[name] = p

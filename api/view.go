@@ -147,3 +147,10 @@ func storesOf(img catalog.Image) []string {
 	}
 	return names
 }
+
+// Record returns an image as GET shows it: what image.json holds.
+func (s *Server) Record(img catalog.Image) []byte {
+	var e encoder
+	s.appendImage(&e, img)
+	return e.b
+}
