@@ -47,7 +47,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	for k, v := range e.Header {
 		w.Header()[k] = v
 	}
-	text := e.Error()
+	text := userText(e.Err)
 	if e.Status == http.StatusInternalServerError {
 		text = "The gateway failed to do this; the log has the cause under the request id " + RequestID(r.Context()) + "."
 	}
@@ -78,6 +78,20 @@ func AsError(err error) *Error {
 		out.With("Retry-After", "5")
 	}
 	return out
+}
+
+// userText returns the part of an error that is for the user: where an error
+// that names cause, object and remedy was wrapped on its way, the wrapping
+// only tells how this program is built. The log has all of it.
+func userText(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Error()
+	}
+	if text := textOfType(err); text != "" {
+		return text
+	}
+	return err.Error()
 }
 
 // The three forms of an error body.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/backends/format"
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
@@ -22,7 +24,7 @@ func StatusOf(err error) int {
 	if errors.As(err, &tooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
-	if status := statusOfType(err); status != 0 {
+	if found, status := typed(err); found != nil {
 		return status
 	}
 	for _, row := range statusTable() {
@@ -33,21 +35,37 @@ func StatusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// statusOfType knows the errors that are types.
-func statusOfType(err error) int {
+// typed finds the errors that are types, with the status that each has.
+func typed(err error) (found error, status int) {
 	var (
-		status *catalog.StatusError
-		inUse  *catalog.InUseError
-		held   *catalog.HeldError
-		record *catalog.RecordError
+		refusal *format.Refusal
+		move    *catalog.StatusError
+		inUse   *catalog.InUseError
+		held    *catalog.HeldError
+		record  *catalog.RecordError
 	)
 	switch {
-	case errors.As(err, &status), errors.As(err, &inUse), errors.As(err, &held):
-		return http.StatusConflict
+	case errors.As(err, &refusal):
+		return refusal, http.StatusUnsupportedMediaType
+	case errors.As(err, &move):
+		return move, http.StatusConflict
+	case errors.As(err, &inUse):
+		return inUse, http.StatusConflict
+	case errors.As(err, &held):
+		return held, http.StatusConflict
 	case errors.As(err, &record):
-		return http.StatusInternalServerError
+		return record, http.StatusInternalServerError
 	}
-	return 0
+	return nil, 0
+}
+
+// textOfType returns the text of such an error without what was wrapped
+// around it, or "".
+func textOfType(err error) string {
+	if found, _ := typed(err); found != nil {
+		return found.Error()
+	}
+	return ""
 }
 
 // statusClientGone is what logs show for a client that hung up. Nobody
@@ -69,6 +87,10 @@ func statusTable() []statusRow {
 		{catalog.ErrTooBig, http.StatusRequestEntityTooLarge},
 		{catalog.ErrUnavailable, http.StatusServiceUnavailable},
 		{catalog.ErrClosed, http.StatusServiceUnavailable},
+		{ingest.ErrTooBig, http.StatusRequestEntityTooLarge},
+		{ingest.ErrFormatsUnset, http.StatusBadRequest},
+		{ingest.ErrStore, http.StatusBadRequest},
+		{ingest.ErrBody, http.StatusBadRequest},
 		{fs.ErrNotExist, http.StatusNotFound},
 		{fs.ErrExist, http.StatusConflict},
 		{fs.ErrPermission, http.StatusForbidden},

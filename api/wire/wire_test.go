@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/backends/format"
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
@@ -33,6 +35,7 @@ func TestStatusOf(t *testing.T) {
 		{errors.ErrUnsupported, 501},
 		{context.Canceled, 499},
 		{context.DeadlineExceeded, 503},
+		{fmt.Errorf("upload: %w", &format.Refusal{Reason: "backing file"}), 415},
 		{&catalog.StatusError{}, 409},
 		{&catalog.InUseError{}, 409},
 		{&catalog.HeldError{}, 409},
@@ -44,6 +47,10 @@ func TestStatusOf(t *testing.T) {
 		{catalog.ErrTooBig, 413},
 		{catalog.ErrUnavailable, 503},
 		{catalog.ErrClosed, 503},
+		{ingest.ErrTooBig, 413},
+		{ingest.ErrFormatsUnset, 400},
+		{ingest.ErrStore, 400},
+		{ingest.ErrBody, 400},
 	} {
 		if got := StatusOf(c.err); got != c.want {
 			t.Errorf("StatusOf(%v) = %d, want %d", c.err, got, c.want)
@@ -74,6 +81,12 @@ func TestErrorForms(t *testing.T) {
 		}
 		if !strings.Contains(w.Body.String(), c.body) || w.Code != 404 {
 			t.Errorf("Accept %q: %d %q, want %q in it", c.accept, w.Code, w.Body, c.body)
+		}
+	}
+	for _, err := range []error{fmt.Errorf("catalog: update: %w", Errorf(403, "not so")), fmt.Errorf("x: %w", &catalog.StatusError{ID: "i", From: "active", To: "saving"})} {
+		w := httptest.NewRecorder()
+		if WriteError(w, httptest.NewRequest("GET", "/", nil), err); strings.Contains(w.Body.String(), ": ") {
+			t.Errorf("the wrapping is shown: %s", w.Body)
 		}
 	}
 	w := httptest.NewRecorder()
