@@ -1,0 +1,110 @@
+package main
+
+import (
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+const description = `Platter serves VM images: as an OpenStack Image API, as NBD block devices,
+and as files. This is its command line.
+
+The gateway is found by --url, else PLATTER_URL, else OS_IMAGE_ENDPOINT_OVERRIDE
+or OS_ENDPOINT, else at http://127.0.0.1:9292. info, map, compare, convert and
+check work on files of this machine as well, without a gateway.
+
+Where a FILE or an IMAGE may stand, an image is given by its id or its name;
+what exists as a file is a file. Write image:NAME or file:PATH to be sure.
+
+First steps:
+
+   platter doctor                                  is everything in place?
+   platter image create debian --file debian.qcow2
+   platter attach debian --mode ephemeral          how to boot from it
+
+EXIT CODES:
+   0  done
+   1  failed; or the answer is no (compare: they differ, check: refused,
+      doctor: something is wrong)
+   2  wrong usage
+   3  not found
+   4  not allowed
+   5  conflict: in use, or already there
+   6  no gateway answers, or it is not ready
+   7  a local file cannot be read, or is corrupt`
+
+// newApp builds the command table. There is one file for every verb.
+func newApp(s streams) *cli.App {
+	app := &cli.App{
+		// A property may have a comma in it.
+		DisableSliceFlagSeparator: true,
+
+		Name:                 "platter",
+		Usage:                "work with VM images and a Platter gateway",
+		Description:          description,
+		Version:              version(),
+		HideHelpCommand:      true,
+		EnableBashCompletion: true,
+		Suggest:              true,
+		Reader:               s.in,
+		Writer:               s.out,
+		ErrWriter:            s.err,
+		Flags:                connectFlags(),
+		ExitErrHandler:       func(*cli.Context, error) {}, // report does it
+		OnUsageError:         usageError,
+	}
+	p := &program{streams: s}
+	app.Commands = []*cli.Command{
+		p.imageCommand(), p.memberCommand(), p.taskCommand(),
+		p.overlayCommand(), p.attachCommand(), p.attachmentCommand(), p.detachCommand(), p.captureCommand(),
+		p.infoCommand(), p.mapCommand(), p.compareCommand(), p.convertCommand(), p.checkCommand(),
+		p.doctorCommand(), p.completionCommand(),
+	}
+	app.Commands = append(app.Commands, notBuilt()...)
+	app.Action = p.groupAction
+	for _, c := range app.Commands {
+		p.prepare(c)
+	}
+	return app
+}
+
+// A program is what the commands have in common.
+type program struct {
+	streams
+}
+
+// prepare gives a command what the library does not inherit.
+func (p *program) prepare(c *cli.Command) {
+	c.OnUsageError = usageError
+	c.HideHelpCommand = true
+	if len(c.Subcommands) > 0 && c.Action == nil {
+		c.Action = p.groupAction
+	}
+	for _, sub := range c.Subcommands {
+		p.prepare(sub)
+	}
+}
+
+// groupAction is what a word does that only leads to others: help, or an
+// error where the next word is not one of them.
+func (p *program) groupAction(c *cli.Context) error {
+	if !c.Args().Present() {
+		if c.Command.Name == "" || c.App.Name == c.Command.Name {
+			return cli.ShowAppHelp(c)
+		}
+		return cli.ShowSubcommandHelp(c)
+	}
+	return unknownCommand(c)
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return &usage{msg: err.Error()}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,232 @@
+// Package client speaks to a gateway over HTTP: the Image API under /v2, and
+// what Platter adds to it under /platter/v1.
+//
+// Records are kept as the gateway sent them, so that a field this package has
+// never heard of is shown all the same.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A Config says where the gateway is. URL is required; a Token is sent where
+// there is one.
+type Config struct {
+	URL   string
+	Token string
+	HTTP  *http.Client // nil is a client that waits as long as it takes
+}
+
+// A Client speaks to one gateway. Any number of goroutines may use it.
+type Client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// New returns a Client. It does not speak to the gateway yet.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(strings.TrimRight(cfg.URL, "/"))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("the gateway's URL %q is not of the form http://HOST:PORT", cfg.URL)
+	}
+	u.Path = strings.TrimSuffix(u.Path, "/v2") // as in a service catalog
+	c := &Client{base: u.String(), token: cfg.Token, http: cfg.HTTP}
+	if c.http == nil {
+		c.http = &http.Client{}
+	}
+	return c, nil
+}
+
+// URL returns where the gateway is.
+func (c *Client) URL() string { return c.base }
+
+// A Record is what the gateway knows of one thing. Numbers are json.Number.
+type Record map[string]any
+
+// Text returns a field as text; what is missing or null is "".
+func (r Record) Text(key string) string {
+	switch v := r[key].(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// Int returns a number, or -1 if there is none.
+func (r Record) Int(key string) int64 {
+	n, ok := r[key].(json.Number)
+	if !ok {
+		return -1
+	}
+	v, err := n.Int64()
+	if err != nil {
+		return -1
+	}
+	return v
+}
+
+// Strings returns a list of strings.
+func (r Record) Strings(key string) []string {
+	list, _ := r[key].([]any)
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		if s, ok := v.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// ID returns the record's id.
+func (r Record) ID() string { return r.Text("id") }
+
+// jsonPatch is the media type of changes to an image.
+const jsonPatch = "application/openstack-images-v2.1-json-patch"
+
+// call sends body, if it is not nil, as JSON and decodes the answer into out,
+// if that is not nil.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, body, out any) error {
+	var r io.Reader
+	contentType := ""
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", method, path, err)
+		}
+		r, contentType = bytes.NewReader(text), "application/json"
+		if method == http.MethodPatch && strings.HasPrefix(path, "/v2/") {
+			contentType = jsonPatch
+		}
+	}
+	resp, err := c.send(ctx, request{method: method, path: path, query: query, body: r, size: -1, contentType: contentType})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil || resp.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	dec := json.NewDecoder(resp.Body)
+	dec.UseNumber()
+	if err := dec.Decode(out); err != nil {
+		return fmt.Errorf("%s %s: the gateway's answer is not what was asked for: %w", method, path, err)
+	}
+	return nil
+}
+
+// record is call for an answer that is one record.
+func (c *Client) record(ctx context.Context, method, path string, body any) (Record, error) {
+	var out Record
+	err := c.call(ctx, method, path, nil, body, &out)
+	return out, err
+}
+
+type request struct {
+	method, path string
+	query        url.Values
+	body         io.Reader
+	size         int64 // of the body, -1 if nobody knows
+	contentType  string
+	rng          string // a Range header
+}
+
+// send returns an answer of 2xx, whose body the caller closes, or an error.
+func (c *Client) send(ctx context.Context, q request) (*http.Response, error) {
+	target := c.base + q.path
+	if len(q.query) > 0 {
+		target += "?" + q.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, target, q.body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", q.method, q.path, err)
+	}
+	if q.size >= 0 {
+		req.ContentLength = q.size
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "platter")
+	for key, value := range map[string]string{"Content-Type": q.contentType, "Range": q.rng, "X-Auth-Token": c.token} {
+		if value != "" {
+			req.Header.Set(key, value)
+		}
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreached(ctx, err)
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, answerError(q, resp)
+}
+
+func (c *Client) unreached(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return &UnreachedError{URL: c.base, Err: err}
+}
+
+// pages yields the records of a listing, page by page.
+func (c *Client) pages(ctx context.Context, path, key string, query url.Values) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for {
+			var page map[string]json.RawMessage
+			if err := c.call(ctx, http.MethodGet, path, query, nil, &page); err != nil {
+				yield(nil, err)
+				return
+			}
+			list, next, err := decodePage(page, key)
+			if err != nil {
+				yield(nil, fmt.Errorf("GET %s: the gateway's answer is not what was asked for: %w", path, err))
+				return
+			}
+			for _, r := range list {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if next == "" || len(list) == 0 {
+				return
+			}
+			u, err := url.Parse(next)
+			if err != nil {
+				yield(nil, fmt.Errorf("GET %s: the gateway's next page %q: %w", path, next, err))
+				return
+			}
+			query = u.Query()
+		}
+	}
+}
+
+func decodePage(page map[string]json.RawMessage, key string) (list []Record, next string, err error) {
+	dec := json.NewDecoder(bytes.NewReader(page[key]))
+	dec.UseNumber()
+	if err := dec.Decode(&list); err != nil {
+		return nil, "", err
+	}
+	if raw, ok := page["next"]; ok {
+		err = json.Unmarshal(raw, &next)
+	}
+	return list, next, err
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/seed-478a8fee/platter/cmd/platter/client"
+)
+
+// The exit codes. They are part of the help text.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitNotFound
+	exitNotAllowed
+	exitConflict
+	exitNoGateway
+	exitFile
+)
+
+// A usage error is the caller's: the command line makes no sense.
+type usage struct{ msg string }
+
+func (u *usage) Error() string { return u.msg }
+
+func usagef(format string, args ...any) error { return &usage{fmt.Sprintf(format, args...)} }
+
+// A hinted error carries what to do next, and a code of its own if it is not
+// that of the error inside.
+type hinted struct {
+	err  error
+	hint string
+	code int
+}
+
+func (h *hinted) Error() string { return h.err.Error() }
+func (h *hinted) Unwrap() error { return h.err }
+
+func hint(err error, format string, args ...any) error {
+	return &hinted{err: err, hint: fmt.Sprintf(format, args...)}
+}
+
+// fileError is an error of a file on this machine.
+func fileError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &hinted{err: err, code: exitFile}
+}
+
+// errNo is the exit code of a question whose answer, already printed, is no.
+var errNo = errors.New("no")
+
+// report prints an error, with what it is about and what to do, and returns
+// the exit code.
+func report(s streams, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if errors.Is(err, errNo) {
+		return exitFailed
+	}
+	fmt.Fprintf(s.err, "platter: %s\n", strings.TrimSpace(err.Error()))
+	var answer *client.Error
+	if errors.As(err, &answer) && answer.RequestID != "" {
+		fmt.Fprintf(s.err, "request id: %s\n", answer.RequestID)
+	}
+	if text := hintFor(err); text != "" {
+		fmt.Fprintf(s.err, "hint: %s\n", text)
+	}
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var u *usage
+	var h *hinted
+	var unreached *client.UnreachedError
+	var answer *client.Error
+	switch {
+	case errors.As(err, &u):
+		return exitUsage
+	case errors.As(err, &h) && h.code != 0:
+		return h.code
+	case errors.As(err, &unreached):
+		return exitNoGateway
+	case errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
+		return exitNoGateway
+	case errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	case errors.Is(err, fs.ErrPermission):
+		return exitNotAllowed
+	case errors.Is(err, fs.ErrExist), errors.Is(err, client.ErrAmbiguous):
+		return exitConflict
+	}
+	return exitFailed
+}
+
+// hintFor says what to do next, if the error does not say it itself.
+func hintFor(err error) string {
+	var h *hinted
+	var unreached *client.UnreachedError
+	var answer *client.Error
+	var u *usage
+	switch {
+	case errors.As(err, &h) && h.hint != "":
+		return h.hint
+	case errors.As(err, &u):
+		return "add --help to see how it is used"
+	case errors.Is(err, context.Canceled):
+		return ""
+	case errors.As(err, &unreached):
+		return "start a gateway with platterd, or say where it is with --url or PLATTER_URL; platter doctor looks closer"
+	case errors.As(err, &answer):
+		return hintForStatus(answer.Status)
+	case errors.Is(err, fs.ErrNotExist):
+		return "platter image list shows the images, platter overlay list the overlays"
+	}
+	return ""
+}
+
+func hintForStatus(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "the gateway wants a token: give it with --token or OS_TOKEN"
+	case http.StatusRequestEntityTooLarge:
+		return "make room or raise the limit on the gateway; platter doctor shows the disk"
+	case http.StatusServiceUnavailable:
+		return "the catalog or a store is away: try again in a few seconds; platter doctor looks closer"
+	case http.StatusInternalServerError, http.StatusBadGateway:
+		return "the gateway's log has the cause under the request id"
+	}
+	return ""
+}
+
+// unknownCommand answers for a word that is no command.
+func unknownCommand(c *cli.Context) error {
+	word := c.Args().First()
+	commands := c.App.Commands
+	path := "platter"
+	if c.Command != nil && len(c.Command.Subcommands) > 0 {
+		commands, path = c.Command.Subcommands, c.Command.HelpName
+	}
+	var names []string
+	for _, cmd := range commands {
+		if !cmd.Hidden {
+			names = append(names, cmd.Name)
+		}
+	}
+	msg := fmt.Sprintf("%s has no command %q", path, word)
+	if near := nearest(word, names); near != "" {
+		msg += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return hint(&usage{msg}, "there are: %s", strings.Join(names, ", "))
+}
+
+// nearest returns the name that word is most likely a slip of, or "".
+func nearest(word string, names []string) string {
+	best, bound := "", 3
+	for _, name := range names {
+		if d := distance(word, name); d < bound {
+			best, bound = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to change, add or drop.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
