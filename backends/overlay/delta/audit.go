@@ -38,15 +38,18 @@ type audit struct {
 	leaked []block.Extent
 }
 
-func (a *audit) kind(i int64) *byte {
+func (a *audit) kind(i int64) *byte { return bytePage(&a.kinds, i) }
+
+// bytePage returns the byte for cluster i, made if need be.
+func bytePage(pages *[]*[pageLen]byte, i int64) *byte {
 	n := int(i >> pageBits)
-	for len(a.kinds) <= n {
-		a.kinds = append(a.kinds, nil)
+	for len(*pages) <= n {
+		*pages = append(*pages, nil)
 	}
-	if a.kinds[n] == nil {
-		a.kinds[n] = new([pageLen]byte)
+	if (*pages)[n] == nil {
+		(*pages)[n] = new([pageLen]byte)
 	}
-	return &a.kinds[n][i&(pageLen-1)]
+	return &(*pages)[n][i&(pageLen-1)]
 }
 
 func (a *audit) all(ctx context.Context) error {

@@ -131,7 +131,7 @@ func (d *Delta) format() error {
 
 func (d *Delta) newHeader() *qcow2.Header {
 	h := &qcow2.Header{
-		Version: 3, ClusterBits: clusterBits, Size: uint64(d.size), RefcountOrder: 4,
+		Version: 3, ClusterBits: clusterBits, Size: uint64(sectorUp(d.size)), RefcountOrder: 4,
 		L1Entries:    uint32(max((d.size+1<<spanBits-1)>>spanBits, 1)),
 		Incompatible: qcow2.ExtendedL2, Backing: d.cfg.Backing,
 		// A table of one cluster counts 128 TiB of file: twice the disk, at least.
@@ -142,6 +142,10 @@ func (d *Delta) newHeader() *qcow2.Header {
 	}
 	return h
 }
+
+// sectorUp rounds a size up to whole sectors, as the format's other users
+// would cut off what is less.
+func sectorUp(n int64) int64 { return (n + 511) &^ 511 }
 
 // clusters returns how many clusters n bytes take.
 func clusters(n int64) int64 { return (n + clusterSize - 1) >> clusterBits }

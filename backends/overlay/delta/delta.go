@@ -36,8 +36,8 @@ type Config struct {
 	Guard localfs.Guard // asked before the file grows; nil never refuses
 	Path  string        // the file
 
-	// Size is the size of the disk, for Create. Open takes it from the file,
-	// and refuses a file of another size unless this is 0.
+	// Size is the size of the disk. The file has it rounded up to 512 bytes,
+	// which is what Open takes if this is 0; a file of another size it refuses.
 	Size int64
 
 	Backing       string // what the header names as the base (for QEMU), or ""

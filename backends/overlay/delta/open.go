@@ -69,12 +69,14 @@ func (d *Delta) readHeader(ctx context.Context, length int64) error {
 			h.Version, h.ClusterSize(), h.Extended(), 1<<h.RefcountOrder, clusterSize)
 	case h.Incompatible&qcow2.CorruptBit != 0:
 		return decode.Corrupt("the file is marked as corrupt; see what qemu-img check says of a copy")
-	case d.cfg.Size != 0 && d.cfg.Size != int64(h.Size):
+	case d.cfg.Size != 0 && sectorUp(d.cfg.Size) != sectorUp(int64(h.Size)):
 		return fmt.Errorf("a disk of %d bytes where %d were expected: %w", h.Size, d.cfg.Size, fs.ErrInvalid)
 	case h.L1Entries == 0 && h.Size > 0 || h.RefTableClusters == 0:
 		return decode.Corrupt("no L1 table or no refcount table")
 	}
-	d.size = int64(h.Size)
+	if d.size = d.cfg.Size; d.size == 0 {
+		d.size = int64(h.Size)
+	}
 	return d.read(d.header[:], 0)
 }
 

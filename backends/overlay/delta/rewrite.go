@@ -22,6 +22,9 @@ type rewrite struct {
 	freed  int64 // bytes of what is dropped
 	l1     []uint64
 	layout layout
+
+	lost   []*[pageLen]byte // of clusters that may become ours alone: what a dropped tree had there
+	excess []entry          // which hold more on the disk than anybody refers to
 }
 
 // newRewrite begins with all that there is, less the metadata that is
@@ -73,8 +76,11 @@ func (w *rewrite) dropTree(s *snapshot) error {
 		}
 		w.drop(at, 1)
 		err := w.d.eachEntry(at, func(e entry, _ []byte) {
-			if w.counts.add(e.host>>clusterBits, -1) == 0 {
+			switch w.counts.add(e.host>>clusterBits, -1) {
+			case 0:
 				w.freed += weight(e.alloc)
+			case 1:
+				*bytePage(&w.lost, e.host>>clusterBits) = byte(weight(e.alloc) >> subBits)
 			}
 		})
 		if err != nil {
@@ -184,8 +190,16 @@ func (w *rewrite) mark(e entry, b []byte) {
 	if w.share {
 		w.counts.add(i, 1)
 	}
+	had := e.own
 	e.own = w.counts.get(i) == 1
 	e.encode(b)
+	if had || !e.own {
+		return
+	}
+	if more := int64(*bytePage(&w.lost, i))<<subBits - weight(e.alloc); more > 0 {
+		w.freed += more
+		w.excess = append(w.excess, e)
+	}
 }
 
 func (w *rewrite) putSnapshots() error {
@@ -285,6 +299,12 @@ func (w *rewrite) punch() {
 	}
 	if n > 0 {
 		w.d.punch(at, n)
+	}
+	for _, e := range w.excess {
+		_ = runs(^e.alloc, func(from, to int64) error {
+			w.d.punch(e.host+from, to-from)
+			return nil
+		})
 	}
 }
 

@@ -31,7 +31,7 @@ type snapshot struct {
 }
 
 func (s *snapshot) diskSize(d *Delta) int64 {
-	if s.DiskSize == 0 {
+	if s.DiskSize == 0 || int64(s.DiskSize) == sectorUp(d.size) {
 		return d.size
 	}
 	return int64(min(s.DiskSize, MaxSize+1))
@@ -97,7 +97,7 @@ func (d *Delta) snapshot(name string) (string, error) {
 	}
 	s := &snapshot{SnapshotEntry: qcow2.SnapshotEntry{
 		ID: d.freeID(), Name: name, L1Offset: uint64(w.layout.l1At), L1Entries: uint32(w.layout.l1Entries),
-		Created: time.Now().UTC(), DiskSize: uint64(d.size), Icount: ^uint64(0),
+		Created: time.Now().UTC(), DiskSize: uint64(sectorUp(d.size)), Icount: ^uint64(0),
 	}}
 	w.snaps = append(w.snaps, s)
 	need := d.metadata()
