@@ -60,9 +60,10 @@ type Attempt struct {
 
 // An Ingest is the one way in for image bytes.
 type Ingest struct {
-	cfg  Config
-	log  *slog.Logger
-	kick chan struct{} // there is something to delete
+	cfg   Config
+	log   *slog.Logger
+	kick  chan struct{} // there is something to delete
+	pause time.Duration // between tries while the catalog is away
 
 	mu   sync.Mutex
 	live map[string]bool // uploads of this process, by id
@@ -84,7 +85,7 @@ func New(cfg Config) (*Ingest, error) {
 	if _, err := newHash(cfg.HashAlgo); err != nil {
 		return nil, err
 	}
-	in := &Ingest{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), live: map[string]bool{}}
+	in := &Ingest{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), pause: finishPause, live: map[string]bool{}}
 	return in, nil
 }
 

@@ -219,7 +219,7 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(finishPause):
+		case <-time.After(u.in.pause):
 		}
 	}
 }
