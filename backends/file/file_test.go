@@ -188,7 +188,7 @@ func TestSyncFails(t *testing.T) {
 	cases := []struct {
 		op string
 		n  int // which one of Commit
-	}{{"sync", 0}, {"rename", 0}, {"syncdir", 0}, {"syncdir", 1}, {"syncdir", 2}}
+	}{{"sync", 0}, {"rename", 0}, {"syncdir", 0}, {"syncdir", 1}}
 	for _, c := range cases {
 		t.Run(fmt.Sprint(c.op, c.n), func(t *testing.T) { syncFails(t, c.op, c.n) })
 	}
@@ -225,6 +225,25 @@ func syncFails(t *testing.T, failing string, n int) {
 	}
 	for e, err := range s.List(t.Context()) {
 		t.Errorf("List shows %+v, %v", e, err)
+	}
+}
+
+// TestSyncsFew: what one Commit costs is known.
+func TestSyncsFew(t *testing.T) {
+	disk := crashfs.New()
+	s := open(t, file.Config{Dir: "/images", FS: disk})
+	syncs := 0
+	disk.SetFault(func(op, _ string) error {
+		if op == "sync" || op == "syncdir" {
+			syncs++
+		}
+		return nil
+	})
+	if err := storetest.Put(t.Context(), s, "id/upload", -1, []byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	if syncs != 3 {
+		t.Errorf("%d syncs for one object, want 3: the file, id, and the folder of the store", syncs)
 	}
 }
 

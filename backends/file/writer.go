@@ -66,7 +66,7 @@ func (s *Store) create(ctx context.Context, key string, size int64) (*writer, er
 // take the folders away again in between.
 func (s *Store) createFile(name string) (f localfs.File, err error) {
 	for range attempts {
-		if err = localfs.MkdirAll(s.fs, filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err = localfs.Mkdirs(s.fs, filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		f, err = s.fs.Open(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o440)
@@ -141,7 +141,7 @@ func (w *writer) take(p []byte) (int, error) {
 		return chunk, w.put(p[:chunk])
 	}
 	if w.buf == nil {
-		w.buf = make([]byte, 0, chunk)
+		w.buf = make([]byte, 0, w.need())
 	}
 	n := min(len(p), chunk-len(w.buf))
 	w.buf = append(w.buf, p[:n]...)
@@ -149,6 +149,14 @@ func (w *writer) take(p []byte) (int, error) {
 		return n, nil
 	}
 	return n, w.flush()
+}
+
+// need is how large buf must be.
+func (w *writer) need() int {
+	if w.size >= 0 {
+		return int(min(w.size, chunk))
+	}
+	return chunk
 }
 
 func (w *writer) flush() error {
@@ -259,7 +267,7 @@ func (w *writer) appear() error {
 // rename moves the file to name, whose folder others may be tidying away.
 func (w *writer) rename(name string) (err error) {
 	for range attempts {
-		if err = localfs.MkdirAll(w.store.fs, filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err = localfs.Mkdirs(w.store.fs, filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err = localfs.RenameNew(w.store.fs, w.path(), name); !errors.Is(err, fs.ErrNotExist) {

@@ -125,30 +125,37 @@ func RenameNew(fsys FS, oldname, newname string) error {
 	return fmt.Errorf("rename %s to %s without replacing: %w", oldname, newname, errors.ErrUnsupported)
 }
 
-// MkdirAll makes the folder name, and those above it that are missing, mode
-// 0o755, and makes them last. An FS that is no Maker is errors.ErrUnsupported.
-func MkdirAll(fsys FS, name string) error {
+// MkdirAll makes the folder name and those above it that are missing, mode
+// 0o755, and makes those last that it made. An FS that is no Maker is
+// errors.ErrUnsupported.
+func MkdirAll(fsys FS, name string) error { return mkdirAll(fsys, name, fsys.SyncDir) }
+
+// Mkdirs is MkdirAll for folders that need not last, or that the caller syncs.
+func Mkdirs(fsys FS, name string) error {
+	return mkdirAll(fsys, name, func(string) error { return nil })
+}
+
+// mkdirAll calls made with the parent of each folder that it made.
+func mkdirAll(fsys FS, name string, made func(parent string) error) error {
 	m, ok := fsys.(Maker)
 	if !ok {
 		return fmt.Errorf("make folder %s: %w", name, errors.ErrUnsupported)
 	}
 	err := m.Mkdir(name, 0o755)
 	parent := filepath.Dir(name)
+	if errors.Is(err, fs.ErrNotExist) && parent != name {
+		if err := mkdirAll(fsys, parent, made); err != nil {
+			return err
+		}
+		err = m.Mkdir(name, 0o755)
+	}
 	switch {
-	case err == nil:
 	case errors.Is(err, fs.ErrExist):
 		return mustBeDir(fsys, name)
-	case errors.Is(err, fs.ErrNotExist) && parent != name:
-		if err := MkdirAll(fsys, parent); err != nil {
-			return err
-		}
-		if err := m.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	default:
+	case err != nil:
 		return err
 	}
-	return fsys.SyncDir(parent)
+	return made(parent)
 }
 
 // mustBeDir tells a folder, which is what MkdirAll wants, from a file that

@@ -27,7 +27,7 @@ func notThere(ctx context.Context, s backends.Store) error {
 			return err
 		}
 		if err := s.Delete(ctx, key); err != nil {
-			return fmt.Errorf("Delete(%s), which is nothing: %w", key, err)
+			return fmt.Errorf("delete %s, which is nothing: %w", key, err)
 		}
 	}
 	return Want(ctx, s, "folder/there", Bytes(1, 10))
@@ -137,10 +137,9 @@ func beneath(ctx context.Context, s backends.Store) error {
 	return nil
 }
 
+// list: whatever can be written to must be a Lister as well, or nobody could
+// sweep it.
 func list(ctx context.Context, s backends.Store) error {
-	if _, can := s.(backends.Lister); !can {
-		return nil
-	}
 	began := time.Now().Add(-time.Minute)
 	want := map[string]int64{"a/1": 0, "a/2": 70_000, "b": 5, "c/d/e/f": 1 << 20}
 	for key, n := range want {
@@ -151,16 +150,16 @@ func list(ctx context.Context, s backends.Store) error {
 	seen := make(map[string]bool)
 	for e, err := range backends.List(ctx, s) {
 		if err != nil {
-			return fmt.Errorf("List: %w", err)
+			return fmt.Errorf("list: %w", err)
 		}
 		n, known := want[e.Key]
 		if !known || seen[e.Key] || e.Size != n || e.Partial || e.Modified.Before(began) {
-			return fmt.Errorf("List shows %+v, want each of %v once", e, want)
+			return fmt.Errorf("the listing shows %+v, want each of %v once", e, want)
 		}
 		seen[e.Key] = true
 	}
 	if len(seen) != len(want) {
-		return fmt.Errorf("List shows %d objects, want %d", len(seen), len(want))
+		return fmt.Errorf("the listing shows %d objects, want %d", len(seen), len(want))
 	}
 	for range backends.List(ctx, s) {
 		break // ends the listing
@@ -176,7 +175,7 @@ func listCancelled(ctx context.Context, s backends.Store) error {
 			return wantErr("List with a cancelled context", err, context.Canceled)
 		}
 	}
-	return errors.New("List with a cancelled context ended as if it were complete")
+	return errors.New("a listing with a cancelled context ended as if it were complete")
 }
 
 func usage(ctx context.Context, s backends.Store) error {
@@ -185,7 +184,7 @@ func usage(ctx context.Context, s backends.Store) error {
 		return err
 	}
 	if u.Total < 0 || u.Free < 0 || u.Free > u.Total {
-		return fmt.Errorf("Usage = %+v", u)
+		return fmt.Errorf("usage is %+v", u)
 	}
 	return nil
 }

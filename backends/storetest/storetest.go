@@ -90,14 +90,14 @@ func Bytes(seed uint64, n int) []byte {
 func Put(ctx context.Context, s backends.Store, key string, size int64, data []byte) error {
 	w, err := s.Create(ctx, key, size)
 	if err != nil {
-		return fmt.Errorf("Create(%s): %w", key, err)
+		return fmt.Errorf("create %s: %w", key, err)
 	}
 	defer w.Abort()
 	if err := write(w, data); err != nil {
 		return err
 	}
 	if err := w.Commit(ctx); err != nil {
-		return fmt.Errorf("Commit of %s: %w", key, err)
+		return fmt.Errorf("commit %s: %w", key, err)
 	}
 	return nil
 }
@@ -111,10 +111,10 @@ func write(w io.Writer, data []byte) error {
 		piece := bytes.Clone(rest[:min(int64(len(rest)), rng.Int64N(longest[rng.IntN(4)]))])
 		n, err := w.Write(piece)
 		if err != nil {
-			return fmt.Errorf("Write: %w", err)
+			return fmt.Errorf("write: %w", err)
 		}
 		if n != len(piece) {
-			return fmt.Errorf("Write(%d bytes) = %d without an error", len(piece), n)
+			return fmt.Errorf("write of %d bytes = %d without an error", len(piece), n)
 		}
 		if rest = rest[n:]; len(rest) == 0 {
 			return nil
@@ -129,7 +129,7 @@ func write(w io.Writer, data []byte) error {
 func Want(ctx context.Context, s backends.Store, key string, data []byte) error {
 	r, err := s.Open(ctx, key)
 	if err != nil {
-		return fmt.Errorf("Open(%s): %w", key, err)
+		return fmt.Errorf("open %s: %w", key, err)
 	}
 	defer r.Close()
 	if err := blocktest.Equal(ctx, r, data); err != nil {
@@ -151,9 +151,9 @@ func wantNone(ctx context.Context, s backends.Store, key string) error {
 func wantEmpty(ctx context.Context, s backends.Store) error {
 	for e, err := range backends.List(ctx, s) {
 		if err != nil {
-			return fmt.Errorf("List: %w", err)
+			return fmt.Errorf("list: %w", err)
 		}
-		return fmt.Errorf("List shows %+v, want nothing", e)
+		return fmt.Errorf("the listing shows %+v, want nothing", e)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func full(ctx context.Context, s backends.Store, limit int64) error {
 	}
 	for e, err := range backends.List(ctx, s) {
 		if err != nil || e.Key != "half" {
-			return fmt.Errorf("List shows %+v, %v after a refused object", e, err)
+			return fmt.Errorf("the listing shows %+v, %v after a refused object", e, err)
 		}
 	}
 	if err := Put(ctx, s, "quarter", -1, Bytes(5, int(limit/4))); err != nil {
@@ -82,18 +82,18 @@ func partial(ctx context.Context, s backends.Store, key string) error {
 		}
 		if r, err := s.Open(ctx, e.Key); err == nil && e.Key != key {
 			r.Close()
-			return fmt.Errorf("Open(%s), which is unfinished, worked", e.Key)
+			return fmt.Errorf("opening %s, which is unfinished, worked", e.Key)
 		}
 		if err := s.Delete(ctx, e.Key); err != nil {
-			return fmt.Errorf("Delete(%s): %w", e.Key, err)
+			return fmt.Errorf("delete %s: %w", e.Key, err)
 		}
 	}
 	if found != 1 {
-		return fmt.Errorf("List shows %d unfinished objects, want 1", found)
+		return fmt.Errorf("the listing shows %d unfinished objects, want 1", found)
 	}
 	for e, err := range backends.List(ctx, s) {
 		if err != nil || e.Partial {
-			return fmt.Errorf("List shows %+v, %v after Delete", e, err)
+			return fmt.Errorf("the listing shows %+v, %v after Delete", e, err)
 		}
 	}
 	return Want(ctx, s, key, Bytes(7, 1000))

@@ -70,7 +70,7 @@ func invisible(ctx context.Context, s backends.Store) error {
 	}
 	for e, err := range backends.List(ctx, s) {
 		if err != nil || !e.Partial {
-			return fmt.Errorf("List shows %+v, %v before Commit", e, err)
+			return fmt.Errorf("the listing shows %+v, %v before Commit", e, err)
 		}
 	}
 	if err := w.Commit(ctx); err != nil {
@@ -120,10 +120,10 @@ func ended(ctx context.Context, s backends.Store) error {
 			return err
 		}
 		if _, err := w.Write([]byte("more")); err == nil {
-			return fmt.Errorf("Write after %s worked", end)
+			return fmt.Errorf("a write after %s worked", end)
 		}
 		if err := w.Commit(ctx); err == nil {
-			return fmt.Errorf("Commit after %s worked", end)
+			return fmt.Errorf("a commit after %s worked", end)
 		}
 	}
 	if err := wantNone(ctx, s, "abort"); err != nil {
@@ -191,7 +191,7 @@ func oneWins(ctx context.Context, s backends.Store) error {
 	}
 	for e, err := range backends.List(ctx, s) {
 		if err != nil || e.Partial {
-			return fmt.Errorf("List shows %+v, %v after the losers aborted", e, err)
+			return fmt.Errorf("the listing shows %+v, %v after the losers aborted", e, err)
 		}
 	}
 	return nil

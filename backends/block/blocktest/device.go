@@ -162,7 +162,7 @@ func discardStays(ctx context.Context, d block.Device, model []byte) error {
 // discard discards a range of d and lets model hold what it then reads as.
 func discard(ctx context.Context, d block.Device, model []byte, off, n int64) error {
 	if err := block.Discard(ctx, d, off, n); err != nil {
-		return fmt.Errorf("Discard(%d, %d): %w", off, n, err)
+		return fmt.Errorf("discard(%d, %d): %w", off, n, err)
 	}
 	if err := d.ReadAt(ctx, model[off:off+n], off); err != nil {
 		return fmt.Errorf("ReadAt(%d bytes at %d) after Discard: %w", n, off, err)
@@ -211,7 +211,7 @@ func randomStep(ctx context.Context, d block.Device, model []byte, rng *rand.Ran
 func flushTwice(ctx context.Context, d block.Device, model []byte) error {
 	for range 2 {
 		if err := d.Flush(ctx); err != nil {
-			return fmt.Errorf("Flush: %w", err)
+			return fmt.Errorf("flush: %w", err)
 		}
 	}
 	return Equal(ctx, d, model)

@@ -71,7 +71,7 @@ func ownRegion(ctx context.Context, d block.Device, region []byte, base int64, s
 			clear(part)
 		case 1:
 			if err := d.Flush(ctx); err != nil {
-				return fmt.Errorf("Flush: %w", err)
+				return fmt.Errorf("flush: %w", err)
 			}
 		default:
 			fill(rng, part)

@@ -83,7 +83,7 @@ func readerChecks() []readerCheck {
 
 func readSize(_ context.Context, r block.Reader, want []byte) error {
 	if got := r.Size(); got != int64(len(want)) {
-		return fmt.Errorf("Size() = %d, want %d", got, len(want))
+		return fmt.Errorf("size is %d, want %d", got, len(want))
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func prefetch(ctx context.Context, r block.Reader, want []byte) error {
 	// An error says only that it did not help; the bytes stay the same.
 	_ = block.Prefetch(ctx, r, 0, int64(len(want)))
 	if err := block.Prefetch(ctx, r, int64(len(want)), 1); !errors.Is(err, block.ErrBounds) {
-		return fmt.Errorf("Prefetch past the end = %v, want ErrBounds", err)
+		return fmt.Errorf("prefetch past the end = %v, want ErrBounds", err)
 	}
 	return readAll(ctx, r, want)
 }
