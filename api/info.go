@@ -131,9 +131,9 @@ func (s *Server) healthcheck(w http.ResponseWriter, r *http.Request) error {
 	return writeText(w, status, reason)
 }
 
-// readyz tells whether the catalog answers.
+// readyz tells whether requests can be answered.
 func (s *Server) readyz(w http.ResponseWriter) error {
-	if err := s.cfg.Catalog.Ready(); err != nil {
+	if err := s.cfg.Ready(); err != nil {
 		return writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 	}
 	return writeText(w, http.StatusOK, "ready\n")

@@ -9,7 +9,7 @@ import (
 )
 
 func testChecker(t testing.TB) checker {
-	var cfg Config
+	cfg := Config{Catalog: &catalog.Catalog{}}
 	cfg.setDefaults()
 	c, err := newChecker(cfg)
 	if err != nil {

@@ -188,7 +188,7 @@ func taskProperties(whole bool) object {
 		"id":         described("The task's id", object{"type": "string", "pattern": uuidPattern}),
 		"type":       described("What the task does", object{"type": "string", "enum": taskTypes()}),
 		"status":     described("How far it is", object{"type": "string", "enum": taskStatuses()}),
-		"owner":      described("The project that it works for", object{"type": "string"}),
+		"owner":      described("The project that it works for, if any", object{"type": nullable("string")}),
 		"image_id":   described("The image that it works on", object{"type": "string"}),
 		"request_id": described("The request that started it", object{"type": "string"}),
 		"user_id":    described("The user who started it", object{"type": "string"}),

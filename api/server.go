@@ -50,6 +50,8 @@ type Config struct {
 	Stores           []Store  // named, the default one marked; shown when there are several
 	DisableFile      string   // /healthcheck answers 503 while it exists
 
+	Ready func() error // what /readyz asks; nil: the catalog
+
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence
 	Observe func(Request)
@@ -141,9 +143,13 @@ func (cfg *Config) setDefaults() {
 	if cfg.ContainerFormats == nil {
 		cfg.ContainerFormats = defaultContainerFormats()
 	}
+	if cfg.Ready == nil {
+		cfg.Ready = cfg.Catalog.Ready
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.Stores = slices.SortedFunc(slices.Values(cfg.Stores), func(a, b Store) int { return strings.Compare(a.ID, b.ID) })
 }
 
 // Routes returns the table of routes.

@@ -12,7 +12,10 @@ func memberStatuses() []string { return []string{"pending", "accepted", "rejecte
 
 func taskStatuses() []string { return []string{"pending", "processing", "success", "failure"} }
 
-func taskTypes() []string { return []string{"import", "api_image_import", "location_import"} }
+// taskTypes are Glance's, and the one that is ours.
+func taskTypes() []string {
+	return []string{"import", "api_image_import", "location_import", "capture"}
+}
 
 func keyDeletionPolicies() []string { return []string{"on_image_deletion", "do_not_delete"} }
 

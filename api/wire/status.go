@@ -81,6 +81,7 @@ type statusRow struct {
 func statusTable() []statusRow {
 	return []statusRow{
 		{catalog.ErrGone, http.StatusGone},
+		{catalog.ErrNoData, http.StatusConflict},
 		{catalog.ErrMarker, http.StatusBadRequest},
 		{catalog.ErrConflict, http.StatusConflict},
 		{catalog.ErrCompacted, http.StatusGone},

@@ -41,6 +41,7 @@ func TestStatusOf(t *testing.T) {
 		{&catalog.HeldError{}, 409},
 		{&catalog.RecordError{Err: fs.ErrNotExist}, 500},
 		{catalog.ErrGone, 410},
+		{catalog.ErrNoData, 409},
 		{catalog.ErrMarker, 400},
 		{catalog.ErrConflict, 409},
 		{catalog.ErrCompacted, 410},
