@@ -58,22 +58,29 @@ func TestNoAllocations(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("the race detector allocates")
 	}
-	for name, slow := range map[string]bool{"inline": false, "workers": true} {
+	for name, tt := range map[string]struct {
+		n          uint32
+		structured bool
+	}{
+		"inline": {4096, false}, "inline, structured": {4096, true},
+		"workers": {64 << 10, false}, "workers, structured, with holes": {64 << 10, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			a := serve(t)
 			c := a.simple(t, "rw")
-			run := func() { pipeline(t, c, 16, 512) }
-			if slow { // larger than what is served inline
-				in := make([]byte, 16+64<<10)
-				out := (&nbdtest.Request{Cmd: nbdtest.CmdRead, Len: 64 << 10}).Append(nil)
-				run = func() {
-					for range 512 {
-						if _, err := c.Conn.Write(out); err != nil {
-							t.Fatal(err)
-						}
-						if _, err := io.ReadFull(c.Conn, in); err != nil {
-							t.Fatal(err)
-						}
+			if tt.structured {
+				c = a.enter(t, "rw")
+			}
+			a.disk.mark(8192, 4096, 0)
+			request := (&nbdtest.Request{Cmd: nbdtest.CmdRead, Len: tt.n}).Append(nil)
+			reply := make([]byte, 1<<17)
+			run := func() {
+				for range 512 {
+					if _, err := c.Conn.Write(request); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := c.Conn.Read(reply); err != nil { // any part of it
+						t.Fatal(err)
 					}
 				}
 			}

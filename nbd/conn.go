@@ -39,9 +39,10 @@ type conn struct {
 	// What was negotiated.
 	noZeroes   bool
 	structured bool
-	metaExport string // the export that a context was chosen for
-	meta       bool   // base:allocation was chosen
-	minBlock   uint32 // what requests must be aligned to
+	deadline   time.Time // of the handshake
+	metaExport string    // the export that a context was chosen for
+	meta       bool      // base:allocation was chosen
+	minBlock   uint32    // what requests must be aligned to
 	maxPayload uint32
 
 	label    atomic.Pointer[string]
@@ -60,7 +61,8 @@ type conn struct {
 	slots    chan struct{}       // workers in use
 	working  sync.WaitGroup
 	holding  atomic.Int64 // bytes in flight
-	blocked  atomic.Int64 // since when we wait for the client to read or write; 0 if not
+	unread   atomic.Int64 // since when the client does not take a reply; 0 if it does
+	unsent   atomic.Int64 // since when the client owes us a payload; 0 if it does not
 	troubled atomic.Bool  // an I/O error has been logged
 
 	requests, bytesRead, bytesWritten, failures atomic.Int64
@@ -116,6 +118,10 @@ func (c *conn) farewell(err error) {
 	args := c.attr("requests", c.requests.Load(), "read", c.bytesRead.Load(), "written", c.bytesWritten.Load(),
 		"errors", c.failures.Load(), "seconds", time.Since(c.since).Seconds())
 	switch {
+	case c.label.Load() == nil: // no export was opened, so this can be a flood
+		if err != nil && !errors.Is(err, errDrained) && !errors.Is(err, io.EOF) {
+			c.s.turnedAway(c.nc.RemoteAddr(), err.Error())
+		}
 	case err == nil || errors.Is(err, errDrained):
 		c.s.log.Info("nbd: connection closed", args...)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
@@ -136,17 +142,18 @@ func (c *conn) attr(more ...any) []any {
 
 // talk negotiates and then serves requests, until one side ends it.
 func (c *conn) talk() error {
-	c.extend()
+	c.deadline = c.since
+	c.extend(c.s.cfg.HandshakeTimeout)
 	proceed, err := c.negotiate()
 	if err != nil || !proceed {
-		return err
+		return c.ending(err)
 	}
 	c.nc.SetDeadline(time.Time{})
 	if c.draining.Load() {
 		c.wake()
 	}
 	c.s.log.Info("nbd: export opened", c.attr("writable", c.dev != nil, "size", c.size)...)
-	err = c.transmit()
+	err = c.ending(c.transmit())
 	if sendErr := c.settle(); err == nil {
 		err = sendErr
 	}
@@ -156,9 +163,21 @@ func (c *conn) talk() error {
 	return err
 }
 
-// extend gives the client the time for its handshake.
-func (c *conn) extend() {
-	c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
+// ending returns why a connection ends that stopped for err.
+func (c *conn) ending(err error) error {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case c.draining.Load():
+		return errDrained
+	}
+	return errTimeout
+}
+
+// extend gives the client so much more time for its handshake.
+func (c *conn) extend(d time.Duration) {
+	c.deadline = c.deadline.Add(d)
+	c.nc.SetDeadline(c.deadline)
 	if c.draining.Load() {
 		c.wake()
 	}
@@ -224,9 +243,6 @@ func (c *conn) await(n int) ([]byte, error) {
 			return p, nil
 		}
 		if !c.patient(err, 0) {
-			if c.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-				err = errDrained
-			}
 			return nil, err
 		}
 	}
@@ -286,8 +302,8 @@ func (c *conn) ask(name string) (e Export, err error) {
 			err = c.panicked("open an export", p)
 		}
 	}()
-	c.nc.SetDeadline(time.Time{}) // the time is ours now, not the client's
-	defer c.extend()
+	start := time.Now()
+	defer func() { c.extend(time.Since(start)) }() // which was ours, not the client's
 	return c.s.cfg.Exports.Open(c.ctx, c.client, name)
 }
 

@@ -79,9 +79,15 @@ func (s *Server) refusal(key string) string {
 	return ""
 }
 
-// refuse closes nc unserved. A flood of them makes one log line in a while.
+// refuse closes nc unserved.
 func (s *Server) refuse(nc net.Conn, why string) {
 	nc.Close()
+	s.turnedAway(nc.RemoteAddr(), why)
+}
+
+// turnedAway logs that a client did not get as far as an export. A flood of
+// them makes one line in a while.
+func (s *Server) turnedAway(client net.Addr, why string) {
 	s.mu.Lock()
 	s.refused++
 	n, now := s.refused, time.Now()
@@ -91,7 +97,7 @@ func (s *Server) refuse(nc net.Conn, why string) {
 	}
 	s.mu.Unlock()
 	if !quiet {
-		s.log.Warn("nbd: connection refused", "client", nc.RemoteAddr().String(), "reason", why, "refused", n)
+		s.log.Warn("nbd: client turned away", "client", client.String(), "reason", why, "clients", n)
 	}
 }
 

@@ -1,2 +1,128 @@
-// Package nbd serves block devices over the NBD protocol.
+// Package nbd serves block devices over the NBD protocol, fixed newstyle.
+//
+// A [Server] is given an [Exports], which opens disks by name, and listeners.
+// A disk is a block.Reader; if it is a block.Device, clients may write. What
+// else it can do (tell where its holes are, zero, discard, prefetch) is used
+// through package block, so a disk that cannot is slower, never wrong.
+//
+// # Handshake
+//
+// We offer the flags FIXED_NEWSTYLE and NO_ZEROES. A client that sets another
+// is cut off, and so is one that has not finished after
+// Config.HandshakeTimeout, not counting the time that Exports takes. Names and
+// texts are UTF-8 without NUL, at most 4096 bytes.
+//
+//	option                   our answer                                              proof
+//	EXPORT_NAME (1)          size, flags, 124 zeros unless NO_ZEROES; unknown or     TestExportName
+//	                         malformed: close, there is no way to say it
+//	ABORT (2)                ACK, also with data; close                              TestAbort
+//	LIST (3)                 a SERVER reply each, with description; ACK              TestList
+//	4                        ERR_UNSUP; withdrawn from the protocol                  TestMalformedOptions
+//	STARTTLS (5)             ERR_UNSUP, with what to do instead                      TestMalformedOptions
+//	INFO (6), GO (7)         EXPORT always; NAME, DESCRIPTION and BLOCK_SIZE if      TestInfoAndGo
+//	                         asked for; unknown types are ignored. What INFO opened
+//	                         stays open for a GO to the same name
+//	STRUCTURED_REPLY (8)     ACK                                                     TestTransmissionFlags
+//	LIST_META_CONTEXT (9)    base:allocation, for no query, "base:" and itself       TestMetaContexts
+//	SET_META_CONTEXT (10)    base:allocation as id 1; replaces what was set, also    TestMetaContexts,
+//	                         when it fails; holds for GO to the same name only       TestContextsHold
+//	EXTENDED_HEADERS (11)    ERR_UNSUP                                               TestMalformedOptions
+//	any other                ERR_UNSUP, its data read away                           TestMalformedOptions
+//
+// Refusals carry a text with the cause and what to do:
+//
+//	ERR_UNKNOWN     there is no such export (fs.ErrNotExist)
+//	ERR_POLICY      the client may not, or somebody else has it (fs.ErrPermission, EBUSY)
+//	ERR_INVALID     data where none belongs, lengths that do not add up, bytes behind
+//	                the last field, names that are no text, contexts without structured replies
+//	ERR_TOO_BIG     more than 64 KiB of data; above 1 MiB we close
+//	ERR_SHUTDOWN    the server is shutting down
+//	ERR_PLATFORM    Exports failed for another reason; the text has it
+//
+// # Transmission flags
+//
+//	HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_CACHE     always
+//	READ_ONLY                                       the disk is no block.Device
+//	SEND_TRIM, SEND_WRITE_ZEROES, SEND_FAST_ZERO    it is one
+//	SEND_DF                                         after STRUCTURED_REPLY
+//	CAN_MULTI_CONN                                  where the Export says so
+//	ROTATIONAL, SEND_RESIZE                         never
+//
+// Block sizes are the Export's, else 1, 4096 and Config.MaxRequest (32 MiB).
+// They bind a client that asked for them; one that did not may send any offset
+// and length, and payloads up to Config.MaxRequest.
+//
+// # Commands
+//
+// Requests are answered in any order; several are carried out at once. FUA is
+// accepted on every command; a write, trim or zeroing with it is flushed
+// before its reply. Once structured replies are agreed on, READ and
+// BLOCK_STATUS are always answered so, and every error, with a text; success
+// of anything else is a simple reply.
+//
+//	command             our answer
+//	READ (0)            up to the maximum, else EINVAL. Structured: one chunk, or from 16 KiB on
+//	                    data and hole chunks as the disk's extents are, at most 16, none
+//	                    overlapping, borders at 512. DF: one chunk. An error comes instead of
+//	                    all data, never behind some. Length 0 succeeds
+//	WRITE (1)           the payload is read whatever we answer. Length 0 succeeds
+//	DISC (2)            what is in flight is done and answered, then we close; the same if the
+//	                    client closes its half
+//	FLUSH (3)           every write answered before is on stable storage; range is ignored
+//	TRIM (4)            block.Discard; any length
+//	CACHE (5)           block.Prefetch; succeeds whatever comes of it; any length
+//	WRITE_ZEROES (6)    block.ZeroAt; NO_HOLE keeps the space; FAST_ZERO is ENOTSUP at once where
+//	                    it would be slow, and always together with NO_HOLE; any length
+//	BLOCK_STATUS (7)    base:allocation, neighbours merged, inside the request, at most 8192
+//	                    extents (one with REQ_ONE), borders at 512 or the agreed block size.
+//	                    Absent is hole and zero. Zero is hole and zero on a read-only export,
+//	                    zero alone on one that can be written, where NO_HOLE may have asked for
+//	                    space. Without the context, or of 0 bytes: EINVAL
+//	any other           EINVAL
+//
+// TestReadWrite, TestReadHoles, TestStatus, TestErrors, TestFlushAndFUA,
+// TestDisconnectFinishes and TestModel are the proof; the tests with the tag
+// integration have nbdinfo, nbdcopy, qemu-img, qemu-io and fio agree.
+//
+// # Errors
+//
+// Only these are sent; file errno.go has the table:
+//
+//	EPERM        a write to a read-only export; what the disk forbids (EACCES, EROFS)
+//	EINVAL       unknown command or flag, READ, TRIM, CACHE or BLOCK_STATUS beyond the end, too long, not aligned
+//	ENOSPC       WRITE or WRITE_ZEROES beyond the end; disk or quota full (EDQUOT, EFBIG)
+//	ENOTSUP      FAST_ZERO that would be slow; never without that flag
+//	ENOMEM, EOVERFLOW    as the disk says
+//	ESHUTDOWN    the server is shutting down: connect again and repeat
+//	EIO          whatever else the disk says, and a panic in it
+//
+// A wrong magic ends the connection: nobody knows where the next request is.
+//
+// # Hostile clients
+//
+// Nothing is allocated because a header says so: what a request may hold is
+// bounded by Config.MaxRequest, per connection by Config.MaxInFlightBytes and
+// in all by Config.MaxInFlightTotal; beside that a connection costs a 64 KiB
+// buffer and, while it is busy, about 1 MiB of small replies. A client that
+// does not read its replies stops being read from. It keeps no worker and no
+// lock that others need; a connection that holds nothing may always begin a
+// request up to 256 KiB, and when larger ones wait for memory, clients that
+// left theirs lying for Config.StallTimeout are cut off. Connections are
+// limited in number, in all and by network address. The log has one line
+// about what a client did wrong, not one for each packet. Names of exports may
+// be secrets and are not logged; Export.Label is.
+//
+// # Shutdown
+//
+// [Server.Shutdown] lets requests in flight end and answers new ones with
+// ESHUTDOWN (options with ERR_SHUTDOWN), then closes our half, waits a moment
+// for the client to do the same, and closes. [Server.Kick] cuts connections
+// off at once.
+//
+// # Inside
+//
+// One goroutine reads a connection's requests, serves small ones itself while
+// the disk is fast, and hands others to workers; DESIGN.md has the reasons.
+// Locks are never held while another is taken, except that Server.mu may be
+// held while a connection is cut off.
 package nbd

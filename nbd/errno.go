@@ -58,6 +58,7 @@ var (
 	errCutOff   = errors.New("the server shut down before the connection had ended")
 	errStalled  = errors.New("replies were not taken while others needed the memory")
 	errDrained  = errors.New("the server is shutting down")
+	errTimeout  = errors.New("the handshake took too long")
 	errProtocol = errors.New("protocol error")
 )
 

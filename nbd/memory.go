@@ -60,8 +60,8 @@ func (s *Server) cutStalled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
-		since := c.blocked.Load()
-		if c.holding.Load() > 0 && since != 0 && since < limit {
+		unread, unsent := c.unread.Load(), c.unsent.Load()
+		if c.holding.Load() > 0 && (unread != 0 && unread < limit || unsent != 0 && unsent < limit) {
 			c.cut(errStalled)
 		}
 	}

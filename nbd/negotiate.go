@@ -164,7 +164,9 @@ func (c *conn) list() (err error) {
 			return c.deny(optList, repErrPolicy, "you may not list the exports: %v", err)
 		}
 		if err != nil {
-			c.s.log.Error("nbd: listing the exports failed", c.attr("error", err)...)
+			if !c.troubled.Swap(true) {
+				c.s.log.Error("nbd: listing the exports failed", c.attr("error", err)...)
+			}
 			return c.deny(optList, repErrno(err), "listing the exports failed: %v", err)
 		}
 		if context.Cause(c.ctx) != nil {

@@ -56,7 +56,9 @@ func (c *conn) infoOrGo(opt uint32, data []byte) (bool, error) {
 		return false, c.deny(opt, repErrInvalid, "%v", err)
 	}
 	if err := c.open(name); err != nil {
-		c.s.log.Info("nbd: export not opened", c.attr("error", err)...)
+		if !c.troubled.Swap(true) {
+			c.s.log.Info("nbd: export not opened", c.attr("error", err)...)
+		}
 		return false, c.deny(opt, repErrno(err), "%v", err)
 	}
 	c.describe(opt, wanted)

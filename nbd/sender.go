@@ -77,8 +77,8 @@ func (s *sender) drain() {
 
 // write writes all of batch, in one call where the system can.
 func (s *sender) write(batch []*buffer) error {
-	s.conn.blocked.Store(s.conn.s.clock())
-	defer s.conn.blocked.Store(0)
+	s.conn.unread.Store(s.conn.s.clock())
+	defer s.conn.unread.Store(0)
 	if len(batch) == 1 {
 		_, err := s.conn.nc.Write(batch[0].data)
 		return err

@@ -101,7 +101,7 @@ type Server struct {
 	conns     map[uint64]*conn
 	perClient map[string]int
 	listeners map[net.Listener]bool
-	refused   int       // connections refused since the last line about it
+	refused   int       // clients turned away since the last line about it
 	complain  time.Time // not before this is there another such line
 }
 

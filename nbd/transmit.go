@@ -162,9 +162,9 @@ func (c *conn) payload(r *request) error {
 		return nil
 	}
 	c.flush()
-	defer c.blocked.Store(0)
+	defer c.unsent.Store(0)
 	for len(rest) > 0 {
-		c.blocked.Store(c.s.clock())
+		c.unsent.Store(c.s.clock())
 		n, err := c.nc.Read(rest[:min(len(rest), batchSize)])
 		rest = rest[n:]
 		if n == 0 && err != nil && !c.patient(err, 1) {
