@@ -45,11 +45,12 @@ func hostOnly(s string) string {
 
 // check refuses a request that a web page may have made.
 func (g guard) check(r *http.Request) error {
-	if !g.trusts(hostOnly(r.Host)) {
+	host := hostOnly(r.Host)
+	if !g.trusts(host) && !isLocalAddr(r, host) {
 		return wire.Errorf(http.StatusForbidden,
 			"The Host header %.100q is not a name of this gateway. Use its listen address, a loopback name or the host of api.public_endpoint.", r.Host)
 	}
-	if origin := r.Header.Get("Origin"); origin != "" && !g.trusts(hostOnly(urlHost(origin))) {
+	if origin := r.Header.Get("Origin"); origin != "" && hostOnly(urlHost(origin)) != host && !g.trusts(hostOnly(urlHost(origin))) {
 		return wire.Errorf(http.StatusForbidden,
 			"A web page of %.100q may not use this gateway, which asks for no token.", origin)
 	}
@@ -57,6 +58,14 @@ func (g guard) check(r *http.Request) error {
 		return wire.Errorf(http.StatusForbidden, "A web page of another site may not use this gateway, which asks for no token.")
 	}
 	return nil
+}
+
+// isLocalAddr tells whether host is the very address that the request came in
+// at. A name cannot be, so a rebound name is none.
+func isLocalAddr(r *http.Request, host string) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	ip := net.ParseIP(host)
+	return ok && ip != nil && ip.Equal(local.IP)
 }
 
 // trusts tells whether host is a name of this server. The unspecified

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -292,6 +293,14 @@ func TestGuard(t *testing.T) {
 			if w.Code != c.want {
 				t.Errorf("%s host %q origin %q site %q: %d, want %d", path, c.host, c.origin, c.site, w.Code, c.want)
 			}
+		}
+	}
+	for host, want := range map[string]int{"192.0.2.7:9292": 200, "192.0.2.8:9292": 403, "evil.example:9292": 403} {
+		r := httptest.NewRequest("GET", "http://"+host+"/v2/images", nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 9292}))
+		w := httptest.NewRecorder()
+		if s.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("host %s at 192.0.2.7: %d, want %d", host, w.Code, want)
 		}
 	}
 	tokens, _ := newServer(t, func(c *Config) { c.Auth = headerAuth{} })

@@ -174,14 +174,7 @@ func (s *Server) enter() error {
 }
 
 // ServeHTTP answers a request whose path begins with /platter/v1.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	route, err := s.router.Find(r)
-	if err == nil {
-		wire.NoteRoute(w, route)
-		err = translate(route.Handle(w, r))
-	}
-	wire.Finish(w, r, err)
-}
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
 
 // allow asks the policy.
 func (s *Server) allow(ctx context.Context, rule string, t wire.Target) error {
