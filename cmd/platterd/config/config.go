@@ -125,7 +125,6 @@ type Limits struct {
 	Members        int      `toml:"members"`         // per image, default 128
 	Properties     int      `toml:"properties"`      // per image, default 128
 	Tags           int      `toml:"tags"`            // per image, default 128
-	Locations      int      `toml:"locations"`       // per image, default 10
 	OverlaySize    Size     `toml:"overlay_size"`    // virtual, of one overlay, default 64TiB
 	OverlayBytes   Size     `toml:"overlay_bytes"`   // stored, of one overlay, default: its virtual size
 	EphemeralBytes Size     `toml:"ephemeral_bytes"` // stored, of one ephemeral disk, default 16GiB
@@ -134,10 +133,6 @@ type Limits struct {
 	TaskLife       Duration `toml:"task_life"`       // how long a finished task is kept, default 48h
 	AttachUnused   Duration `toml:"attach_unused"`   // an attachment never used expires after this, default 1h
 	StopWithin     Duration `toml:"stop_within"`     // how long a stop waits for requests in flight, default 30s
-	DownloadBuffer Size     `toml:"download_buffer"` // per download, default 1MiB
-	RequestBody    Size     `toml:"request_body"`    // of JSON bodies, default 1MiB
-	HeaderWithin   Duration `toml:"header_within"`   // time for a request's headers, default 10s
-	IdleWithin     Duration `toml:"idle_within"`     // idle HTTP connections close after this, default 2m
 }
 
 // A Store is a place for image bytes. Type decides which other keys apply.
@@ -216,7 +211,6 @@ func (l *Limits) setDefaults() {
 	number(&l.Members, 128)
 	number(&l.Properties, 128)
 	number(&l.Tags, 128)
-	number(&l.Locations, 10)
 	number(&l.OverlaySize, 64<<40)
 	number(&l.EphemeralBytes, 16<<30)
 	number(&l.Reserve, 512<<20)
@@ -224,10 +218,6 @@ func (l *Limits) setDefaults() {
 	number(&l.TaskLife, Duration(48*time.Hour))
 	number(&l.AttachUnused, Duration(time.Hour))
 	number(&l.StopWithin, Duration(30*time.Second))
-	number(&l.DownloadBuffer, 1<<20)
-	number(&l.RequestBody, 1<<20)
-	number(&l.HeaderWithin, Duration(10*time.Second))
-	number(&l.IdleWithin, Duration(2*time.Minute))
 }
 
 func number[T ~int | ~int64](field *T, value T) {

@@ -142,6 +142,13 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestStoreFromTheEnvironmentAlone(t *testing.T) {
+	c, err := Load(Sources{Env: []string{"PLATTER_STORES_BIG_TYPE=file", "PLATTER_STORES_BIG_DIR=/big"}})
+	if err != nil || c.DefaultStore != "big" || c.Stores["big"].Dir != "/big" {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
 func TestSaidInSoManyWords(t *testing.T) {
 	_, err := Load(Sources{
 		Flags: map[string]string{"api.listen": "0.0.0.0:9292", "nbd.listen": "0.0.0.0:10809"},

@@ -174,6 +174,19 @@ func (l *loader) envPath(words string) (string, bool) {
 			return path, true
 		}
 	}
+	return newStorePath(words)
+}
+
+// newStorePath reads STORES_NAME_KEY for a store that no file has.
+func newStorePath(words string) (string, bool) {
+	rest, ok := strings.CutPrefix(words, "STORES_")
+	keys := keysOf(reflect.TypeFor[Store]())
+	slices.SortFunc(keys, func(a, b string) int { return len(b) - len(a) }) // auth_url before url
+	for _, key := range keys {
+		if name, found := strings.CutSuffix(rest, "_"+strings.ToUpper(key)); ok && found && name != "" {
+			return "stores." + strings.ToLower(name) + "." + key, true
+		}
+	}
 	return "", false
 }
 
@@ -192,7 +205,11 @@ func (l *loader) set(path, text string) error {
 	for i, key := range parts {
 		if v.Kind() == reflect.Map {
 			store := reflect.New(v.Type().Elem()).Elem()
-			store.Set(v.MapIndex(reflect.ValueOf(key)))
+			if v.IsNil() {
+				v.Set(reflect.MakeMap(v.Type()))
+			} else if known := v.MapIndex(reflect.ValueOf(key)); known.IsValid() {
+				store.Set(known)
+			}
 			field, _ := fieldOf(store, parts[i+1])
 			if err := setText(field, text); err != nil {
 				return err

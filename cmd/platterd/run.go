@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/seed-478a8fee/platter/api"
+	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/backends/disk"
+	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/catalog"
+	"github.com/seed-478a8fee/platter/cmd/platterd/config"
+	"github.com/seed-478a8fee/platter/cmd/platterd/exports"
+	"github.com/seed-478a8fee/platter/fusefs"
+	"github.com/seed-478a8fee/platter/nbd"
+)
+
+// A gateway is everything of one platterd. Its parts are opened from the
+// bottom up and closed from the top down.
+type gateway struct {
+	cfg *config.Config
+	log *slog.Logger
+
+	dir     *dataDir
+	doors   *listeners
+	records *records
+	catalog *catalog.Catalog
+	ingest  *ingest.Ingest
+	exports *exports.Exports
+	nbd     *nbd.Server
+	own     *platter.Server
+	glance  *api.Server
+	tree    *fusefs.Tree // nil: no FUSE here
+	api     *http.Server
+	debug   *http.Server
+	metrics *metrics
+	health  health
+
+	background sync.WaitGroup // sweepers and watchers; they end with their context
+	failed     chan error     // the first door that cannot go on
+}
+
+// run serves until ctx ends, then stops in good order: requests in flight
+// end, overlays are flushed, the tree is unmounted, the catalog is closed.
+func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+	g := &gateway{cfg: cfg, log: log, metrics: newMetrics(), failed: make(chan error, 8)}
+	// What serves must outlive ctx for as long as the stop takes.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer func() { err = errors.Join(err, g.close(end)) }()
+	if err := g.open(ctx, life); err != nil {
+		return err
+	}
+	g.greet()
+	notify("READY=1")
+	select {
+	case <-ctx.Done():
+		log.Info("stopping: requests in flight may end", "within", time.Duration(cfg.Limits.StopWithin))
+		notify("STOPPING=1")
+		return nil
+	case err := <-g.failed:
+		return err
+	}
+}
+
+// open opens every part. What it opened before an error is closed by close.
+func (g *gateway) open(ctx, life context.Context) (err error) {
+	if g.dir, err = openDataDir(g.cfg.DataDir); err != nil {
+		return err
+	}
+	if g.doors, err = listen(g.cfg); err != nil {
+		return err
+	}
+	if g.records, err = openRecords(ctx, g.cfg, g.log, false); err != nil {
+		return err
+	}
+	g.catalog, err = catalog.Open(ctx, g.records.kv, catalog.Config{GatewayID: g.dir.gateway, Logger: g.log})
+	if err != nil {
+		return fmt.Errorf("cannot read the catalog: %w", err)
+	}
+	g.metrics.watchCatalog(g.catalog.Revision, g.catalog.Ready)
+	g.health.add("catalog", g.catalog.Ready)
+	if err := g.openBytes(ctx); err != nil {
+		return err
+	}
+	if err := g.openDoors(life); err != nil {
+		return err
+	}
+	return nil
+}
+
+// openBytes joins the catalog and the stores.
+func (g *gateway) openBytes(ctx context.Context) error {
+	stores, err := openStores(g.cfg, g.log)
+	if err != nil {
+		return err
+	}
+	g.ingest, err = ingest.New(ingest.Config{
+		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, GatewayID: g.dir.gateway,
+		SizeCap: int64(g.cfg.Limits.ImageSize), RequireFormatMatch: g.cfg.Images.RequireFormatMatch, Strict: g.cfg.Images.Strict,
+		HashAlgo: g.cfg.Images.HashAlgorithm, Grace: time.Duration(g.cfg.Limits.OrphanGrace), OrphanEvery: time.Duration(g.cfg.Limits.OrphanGrace),
+		Logger: g.log, Observe: g.metrics.attempt,
+	})
+	if err != nil {
+		return err
+	}
+	reserve := localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))
+	g.exports, err = exports.New(exports.Config{
+		Catalog: g.catalog, Stores: stores, Opener: disk.New(disk.Config{Logger: g.log}), Ingest: g.ingest,
+		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
+		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
+		Record:         func(_ context.Context, img catalog.Image) ([]byte, error) { return g.glance.Record(img), nil },
+		MaxOverlaySize: int64(g.cfg.Limits.OverlaySize), OverlayQuota: int64(g.cfg.Limits.OverlayBytes),
+		EphemeralQuota: int64(g.cfg.Limits.EphemeralBytes), UnusedAfter: time.Duration(g.cfg.Limits.AttachUnused),
+		TaskLife: time.Duration(g.cfg.Limits.TaskLife), Project: g.cfg.FUSE.Project, Logger: g.log,
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx))
+}
+
+// served returns where a door is, or "" if it is switched off.
+func served(where string) string {
+	if where == config.Off {
+		return ""
+	}
+	return where
+}
+
+// kick cuts NBD connections by their numbers.
+func (g *gateway) kick(conns []uint64) {
+	want := map[uint64]bool{}
+	for _, id := range conns {
+		want[id] = true
+	}
+	g.nbd.Kick(func(c nbd.ConnInfo) bool { return want[c.Client.ID] })
+}
+
+// openDoors lets clients in.
+func (g *gateway) openDoors(life context.Context) (err error) {
+	g.nbd, err = nbd.New(nbd.Config{
+		Exports: g.exports, Logger: g.log, Observer: g.metrics,
+		MaxConns: g.cfg.NBD.MaxConnections, MaxConnsPerClient: g.cfg.NBD.MaxPerClient,
+		HandshakeTimeout: time.Duration(g.cfg.NBD.HandshakeWithin),
+	})
+	if err != nil {
+		return err
+	}
+	if g.api, err = g.newAPI(); err != nil {
+		return err
+	}
+	if err := g.mount(life); err != nil {
+		return err
+	}
+	g.debug = &http.Server{Handler: debugHandler(g.metrics.reg, g.nbd.Conns), ReadHeaderTimeout: 10 * time.Second}
+	g.serveAll(life)
+	g.run(func() error { return g.ingest.Run(life) })
+	g.run(func() error { return g.exports.Run(life) })
+	if g.records.died != nil {
+		g.run(func() error { return g.diedRecords(life) })
+	}
+	return nil
+}
+
+// diedRecords stops the gateway with its own etcd.
+func (g *gateway) diedRecords(life context.Context) error {
+	select {
+	case err := <-g.records.died:
+		return fmt.Errorf("the embedded etcd has ended: %w", err)
+	case <-life.Done():
+		return nil
+	}
+}
+
+// serveAll starts every door that is not switched off.
+func (g *gateway) serveAll(life context.Context) {
+	if ln := g.doors.nbdUnix; ln != nil {
+		g.run(func() error { return g.nbd.Serve(life, ln) })
+	}
+	if ln := g.doors.nbdTCP; ln != nil {
+		g.run(func() error { return g.nbd.Serve(life, ln) })
+	}
+	if ln := g.doors.debug; ln != nil {
+		g.run(func() error { return g.debug.Serve(ln) })
+	}
+	if ln := g.doors.api; ln != nil {
+		g.run(func() error {
+			if g.cfg.API.TLSCert != "" {
+				return g.api.ServeTLS(ln, g.cfg.API.TLSCert, g.cfg.API.TLSKey)
+			}
+			return g.api.Serve(ln)
+		})
+	}
+}
+
+// run starts work that lasts as long as the gateway. What it returns before
+// the end stops the gateway.
+func (g *gateway) run(work func() error) {
+	g.background.Go(func() {
+		err := work()
+		if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, context.Canceled) {
+			return
+		}
+		select {
+		case g.failed <- err:
+		default: // enough is known
+		}
+	})
+}
+
+// newAPI makes the HTTP door: Glance's API, our own beside it, and health.
+func (g *gateway) newAPI() (_ *http.Server, err error) {
+	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports, Logger: g.log})
+	if err != nil {
+		return nil, err
+	}
+	g.glance, err = api.New(api.Config{
+		Catalog: g.catalog, Data: g.ingest, PublicEndpoint: g.cfg.API.PublicEndpoint,
+		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
+		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
+		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
+		Stores: g.namedStores(), Platter: g.own, Logger: g.log,
+		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", g.glance)
+	mux.HandleFunc("GET /healthz", g.health.alive)
+	mux.HandleFunc("GET /readyz", g.health.ready)
+	return newHTTPServer(mux, g.log), nil
+}
+
+// namedStores lists the stores for clients.
+func (g *gateway) namedStores() []api.Store {
+	var out []api.Store
+	for name, s := range g.cfg.Stores {
+		out = append(out, api.Store{ID: name, Description: s.Description, Type: s.Type, Weight: s.Weight, Default: name == g.cfg.DefaultStore})
+	}
+	return out
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/seed-478a8fee/platter/catalog"
+	"github.com/seed-478a8fee/platter/cmd/platterd/config"
+	"github.com/seed-478a8fee/platter/fusefs"
+)
+
+// mount shows the tree of files and keeps it true. Where there is no FUSE the
+// gateway goes on without it.
+func (g *gateway) mount(life context.Context) error {
+	if g.cfg.FUSE.Mount == config.Off {
+		return nil
+	}
+	tree, err := fusefs.Mount(life, fusefs.Config{
+		Dir: g.cfg.FUSE.Mount, Library: g.exports.Library(), AllowOther: g.cfg.FUSE.AllowOther,
+		Gateway: g.dir.gateway, Revision: g.catalog.Revision, Logger: g.log,
+	})
+	if errors.Is(err, fusefs.ErrNoFUSE) {
+		g.log.Warn("images are not shown as files", "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	g.tree = tree
+	from := g.catalog.Revision()
+	g.run(func() error { g.follow(life, from); return nil })
+	return nil
+}
+
+// follow tells the kernel of every image that changes, until life ends.
+func (g *gateway) follow(life context.Context, from int64) {
+	for life.Err() == nil {
+		for change, err := range g.catalog.Watch(life, from) {
+			if err != nil {
+				break
+			}
+			from = change.Revision
+			g.tell(life, change)
+		}
+		select {
+		case <-life.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (g *gateway) tell(ctx context.Context, change catalog.Change) {
+	switch {
+	case change.Kind != "image":
+	case change.Deleted:
+		g.tree.Removed(ctx, change.ID)
+	default:
+		g.tree.Changed(ctx, change.ID)
+	}
+}
+
+// greet says where everything is.
+func (g *gateway) greet() {
+	where := []any{"version", version, "data", g.cfg.DataDir, "gateway", g.dir.gateway}
+	if g.doors.api != nil {
+		where = append(where, "api", "http://"+g.doors.api.Addr().String())
+	}
+	if g.doors.nbdUnix != nil {
+		where = append(where, "nbd_socket", g.cfg.NBD.Socket)
+	}
+	if g.doors.nbdTCP != nil {
+		where = append(where, "nbd", g.doors.nbdTCP.Addr().String())
+	}
+	if g.tree != nil {
+		where = append(where, "files", g.cfg.FUSE.Mount)
+	}
+	if g.doors.debug != nil {
+		where = append(where, "metrics", "http://"+g.doors.debug.Addr().String()+"/metrics")
+	}
+	g.log.Info("platterd is ready", where...)
+}
