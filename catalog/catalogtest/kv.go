@@ -241,7 +241,7 @@ func testWatch(t *testing.T, open Open) {
 func testWatchResumes(t *testing.T, open Open) {
 	kv := open(t)
 	start := commit(t, kv, putOp("w/0", ""))
-	const n = 300
+	const n = 100
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for i := range n {
@@ -250,7 +250,7 @@ func testWatchResumes(t *testing.T, open Open) {
 	})
 	defer writing.Wait()
 	for rev, i := start, 0; i < n; {
-		for _, e := range next(t, kv, "w/", rev, min(7, n-i)) {
+		for _, e := range next(t, kv, "w/", rev, min(23, n-i)) {
 			if string(e.Value) != fmt.Sprint(i) || e.Revision <= rev {
 				t.Fatalf("event %q at %d after %d, want %d", e.Value, e.Revision, rev, i)
 			}
