@@ -332,7 +332,7 @@ func TestManyUsers(t *testing.T) {
 	var wg sync.WaitGroup
 	for user := range 8 {
 		wg.Go(func() {
-			for i := range 50 {
+			for i := range 12 {
 				v, err := o.Open(t.Context(), specs[(user+i)%len(specs)])
 				if err != nil {
 					t.Error(err)

@@ -135,13 +135,24 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return nil
 	}
 	if err == nil {
-		err = s.fs.SyncDir(filepath.Dir(name))
+		err = s.syncAbove(name)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("file: delete %s: %w", key, err)
 	}
 	s.tidy(filepath.Dir(name), s.dir)
 	return nil
+}
+
+// syncAbove makes it last that name is gone. If the folder it was in has been
+// tidied away, the folder above is synced instead, which lost that one.
+func (s *Store) syncAbove(name string) error {
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		err := s.fs.SyncDir(dir)
+		if dir == s.dir || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 }
 
 // absent tells whether removing a name failed because there is no such file:

@@ -52,6 +52,14 @@ func (o *object) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	return e, nil
 }
 
+// Prefetch has the kernel read ahead.
+func (o *object) Prefetch(ctx context.Context, off, n int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return localfs.Fetch(o.f, off, n)
+}
+
 func (o *object) Close() error {
 	if err := o.f.Close(); err != nil {
 		return fmt.Errorf("file: close %s: %w", o.key, err)

@@ -23,6 +23,12 @@ type Pusher interface {
 	Push(off, n int64) error
 }
 
+// A Fetcher is a File that can be read ahead.
+type Fetcher interface {
+	// Fetch begins to read [off, off+n) into memory and does not wait.
+	Fetch(off, n int64) error
+}
+
 // A Maker is an FS that can make folders.
 type Maker interface {
 	// Mkdir makes a folder. It lasts once SyncDir of its parent returned.
@@ -114,6 +120,17 @@ func Push(f File, off, n int64) {
 	if p, ok := f.(Pusher); ok {
 		_ = p.Push(off, n)
 	}
+}
+
+// Fetch begins to read [off, off+n) of f into memory. For a File that is no
+// Fetcher it does nothing.
+func Fetch(f File, off, n int64) error {
+	if r, ok := f.(Fetcher); ok && n > 0 {
+		if err := r.Fetch(off, n); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return nil
 }
 
 // RenameNew moves a file to a name that is free, else fs.ErrExist. An FS that

@@ -84,6 +84,10 @@ func (o *osFile) Push(off, n int64) error {
 	return o.control("sync_file_range", func(fd int) error { return push(fd, off, n) })
 }
 
+func (o *osFile) Fetch(off, n int64) error {
+	return o.control("fadvise", func(fd int) error { return fetch(fd, off, n) })
+}
+
 func (o *osFile) Run(off, n int64) (int64, bool, error) {
 	var length int64
 	var hole bool

@@ -11,6 +11,7 @@ import (
 func datasync(fd int) error                      { return syscall.Fsync(fd) }
 func punch(int, int64, int64) error              { return errors.ErrUnsupported }
 func push(int, int64, int64) error               { return errors.ErrUnsupported }
+func fetch(int, int64, int64) error              { return errors.ErrUnsupported }
 func renameNew(oldname, newname string) error    { return linkNew(oldname, newname) }
 func run(int, int64, int64) (int64, bool, error) { return 0, false, errors.ErrUnsupported }
 

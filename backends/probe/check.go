@@ -36,20 +36,22 @@ type checker struct {
 	size   int64
 	report func(error)
 
+	poison []byte // what a slice is filled with once the call has returned
+
 	mu   sync.Mutex
 	lent [8][]byte // the last slices lent to r, poisoned
 	next int
 }
 
 func newChecker(r block.Reader, name string, report func(error)) *checker {
-	return &checker{r: r, name: name, size: r.Size(), report: report}
+	return &checker{
+		r: r, name: name, size: r.Size(), report: report,
+		poison: bytes.Repeat([]byte{0xDB}, maxLent),
+	}
 }
 
 // maxLent bounds what is kept of one slice.
 const maxLent = 64 << 10
-
-// poison is what a slice is filled with once the call has returned.
-const poison = 0xDB
 
 func (k *checker) hook(_ context.Context, c *Call, do func() error) error {
 	err := k.lend(c, do)
@@ -83,12 +85,9 @@ func (k *checker) lend(c *Call, do func() error) error {
 	} else if !bytes.Equal(lent, mine) {
 		return fmt.Errorf("%w: the slice to write was changed", ErrContract)
 	}
-	for i := range lent {
-		lent[i] = poison
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.lent[k.next%len(k.lent)] = lent[:min(len(lent), maxLent)]
+	k.lent[k.next%len(k.lent)] = lent[:copy(lent, k.poison)]
 	k.next++
 	return err
 }
@@ -98,11 +97,9 @@ func (k *checker) touched() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, lent := range k.lent {
-		for _, b := range lent {
-			if b != poison {
-				k.lent[i] = nil
-				return errors.New("a slice was written to after an earlier call had returned")
-			}
+		if !bytes.Equal(lent, k.poison[:len(lent)]) {
+			k.lent[i] = nil
+			return errors.New("a slice was written to after an earlier call had returned")
 		}
 	}
 	return nil

@@ -51,7 +51,27 @@ func writeParallel(ctx context.Context, d block.Device, model []byte) error {
 			return ownRegion(ctx, d, region, int64(user*share), uint64(user))
 		})
 	}
+	g.Go(func() error { return lookOn(ctx, d) })
 	return g.Wait()
+}
+
+// lookOn reads everywhere while others write. What it finds is nobody's
+// promise, but that it finds something is.
+func lookOn(ctx context.Context, d block.Device) error {
+	rng := rand.New(rand.NewPCG(12, 12))
+	for range 60 {
+		off, n := pieceOf(rng, d.Size())
+		if err := d.ReadAt(ctx, make([]byte, n), off); err != nil {
+			return fmt.Errorf("read of %d bytes at %d beside writers: %w", n, off, err)
+		}
+		if n == 0 {
+			continue
+		}
+		if _, err := block.ExtentAt(ctx, d, off, n); err != nil {
+			return fmt.Errorf("extent at %d beside writers: %w", off, err)
+		}
+	}
+	return nil
 }
 
 // ownRegion changes its region, which stands at base, and finds what it wrote.
