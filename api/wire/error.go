@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"net/http"
 	"strconv"
 	"strings"
@@ -183,7 +182,7 @@ func errorBody(kind form, status int, text, request string) (body []byte, conten
 		return []byte(s), "text/plain; charset=UTF-8"
 	}
 	s := "<html>\n <head>\n  <title>" + code + "</title>\n </head>\n <body>\n  <h1>" + code + "</h1>\n  " +
-		html.EscapeString(text) + "<br /><br />\n"
+		escapeText(text) + "<br /><br />\n"
 	if request != "" {
 		s += "  <!-- " + request + " -->\n"
 	}
@@ -196,4 +195,10 @@ func PrefersJSON(r *http.Request) bool {
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	jsonQ := quality(accept, "application/json")
 	return strings.Contains(accept, "json") && jsonQ > 0 && jsonQ >= quality(accept, "text/plain") && jsonQ >= quality(accept, "text/html")
+}
+
+// escapeText makes text fit to stand between tags. Quotes stay as they are:
+// command lines take the tags off and show the rest as it is.
+func escapeText(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
 }
