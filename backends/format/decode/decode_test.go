@@ -66,6 +66,38 @@ func TestInflateEqualsStandardLibrary(t *testing.T) {
 	}
 }
 
+// The fast loop must leave room for all that one turn can write: at every
+// distance from the end, and nothing behind the end may change.
+func TestInflateEnds(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	var f Inflater
+	for range 200 {
+		var want []byte
+		for len(want) < 1500 { // long matches after few literals
+			for range rng.IntN(4) {
+				want = append(want, byte(rng.IntN(256)))
+			}
+			if len(want) > 40 {
+				from := len(want) - 17 - rng.IntN(20)
+				for range 258 {
+					want = append(want, want[from])
+					from++
+				}
+			}
+		}
+		src := append(deflate(t, want, 9), make([]byte, 20)...)
+		for n := len(want) - 600; n <= len(want); n++ {
+			buf := make([]byte, n+64)
+			if err := f.Inflate(buf[:n], src); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(buf[:n], want[:n]) || !bytes.Equal(buf[n:], make([]byte, 64)) {
+				t.Fatalf("wrong bytes, or some behind the end, at %d", n)
+			}
+		}
+	}
+}
+
 func FuzzInflate(f *testing.F) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, level := range []int{0, 1, 9, flate.HuffmanOnly} {

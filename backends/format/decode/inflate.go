@@ -46,6 +46,7 @@ var (
 // stream that ends earlier is ErrCorrupt; one that goes on is not.
 func (f *Inflater) Inflate(dst, src []byte) error {
 	f.src, f.pos, f.bits, f.n = src, 0, 0, 0
+	dst = dst[:len(dst):len(dst)] // what lies behind it belongs to others
 	defer func() { f.src = nil }()
 	for op := 0; op < len(dst); {
 		head, ok := f.take(3)

@@ -2,9 +2,9 @@ package decode
 
 import "encoding/binary"
 
-// slack is what the fast loop may write past a match's end, and the longest
-// match.
-const slack = 258 + 16
+// slack is the most that the fast loop may write in one turn: two literals,
+// the longest match, and what repeat writes past a match's end.
+const slack = 2 + 258 + 16
 
 // block decodes one block of codes to dst from op on. It returns where the
 // output ends: at the block's end, or where dst is full.
