@@ -46,15 +46,16 @@ func (d *fileDisk) WriteAt(_ context.Context, p []byte, off int64) error {
 func (d *fileDisk) Flush(context.Context) error { return unix.Fdatasync(int(d.f.Fd())) }
 
 func (d *fileDisk) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
-	switch mode {
-	case block.ZeroAllocated:
-		return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-	default:
-		return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if mode == block.ZeroAllocated || n == 0 {
+		return d.WriteAt(ctx, make([]byte, n), off)
 	}
+	return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
 func (d *fileDisk) Discard(ctx context.Context, off, n int64) error {
+	if n == 0 {
+		return nil
+	}
 	return d.Zero(ctx, off, n, block.ZeroAny)
 }
 

@@ -78,6 +78,25 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 }
 
+// TestHandshakeCannotBeStretched has a client that never stops asking.
+func TestHandshakeCannotBeStretched(t *testing.T) {
+	inBubble(t, nbd.Config{HandshakeTimeout: time.Minute}, func(t *testing.T, s *nbd.Server, l *pipes, x *exports) {
+		x.byName["other"] = x.byName["rw"]
+		c := nbdtest.New(l.dial())
+		c.Greet(3)
+		start := time.Now()
+		for i := 0; ; i++ {
+			if _, err := c.Info([]string{"rw", "other"}[i%2]); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if d := time.Since(start); d > 62*time.Second {
+			t.Errorf("it could ask for %v", d)
+		}
+	})
+}
+
 // TestShutdownSoftly looks that requests in flight end, new ones are told
 // ESHUTDOWN, and then it is over.
 func TestShutdownSoftly(t *testing.T) {

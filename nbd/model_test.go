@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/seed-478a8fee/platter/nbd"
 	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
@@ -15,19 +16,24 @@ import (
 // they read with what they wrote.
 func TestModel(t *testing.T) {
 	a := serve(t)
-	const parts, part = 8, diskSize / 8
-	var all sync.WaitGroup
-	clients := []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw"), a.enter(t, "rw")}
-	for i := range parts {
-		c := clients[i%len(clients)]
-		all.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(i), 42))
-			if err := play(c, rng, uint64(i*part), make([]byte, part)); err != nil {
-				t.Errorf("part %d: %v", i, err)
+	a.exports.byName["file"] = nbd.Export{Disk: newFileDisk(t, diskSize)}
+	for _, name := range []string{"rw", "file"} {
+		t.Run(name, func(t *testing.T) {
+			const parts, part = 8, diskSize / 8
+			var all sync.WaitGroup
+			clients := []*nbdtest.Client{a.enter(t, name), a.simple(t, name), a.enter(t, name)}
+			for i := range parts {
+				c := clients[i%len(clients)]
+				all.Go(func() {
+					rng := rand.New(rand.NewPCG(uint64(i), 42))
+					if err := play(c, rng, uint64(i*part), make([]byte, part)); err != nil {
+						t.Errorf("part %d: %v", i, err)
+					}
+				})
 			}
+			all.Wait()
 		})
 	}
-	all.Wait()
 }
 
 // play does random things to the bytes from base on, which model has too.
