@@ -82,9 +82,6 @@ func TestKillAndStartAgain(t *testing.T) {
 	}
 	defer held.Close()
 	g.Kill(t)
-	if _, err := os.Stat(inside); err == nil {
-		t.Error("the tree of a dead gateway still answers")
-	}
 	start := time.Now()
 	g.Run(t)
 	t.Logf("ready %v after the start", time.Since(start).Round(time.Millisecond))
