@@ -88,6 +88,9 @@ func (d *Delta) repair(a *audit) error {
 	l := d.layout()
 	d.refs.table, d.refs.entries = l.tableAt, l.tableSize<<clusterBits/8
 	log := d.cfg.Logger.With("path", d.cfg.Path)
+	for _, r := range a.leaked { // now, as what is mended below may go there
+		d.punch(r.Off, r.Len)
+	}
 	be := binary.BigEndian
 	switch {
 	case a.stale != "":
@@ -106,11 +109,5 @@ func (d *Delta) repair(a *audit) error {
 	if a.leaks == 0 && !d.refs.dirty() {
 		return nil
 	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	for _, r := range a.leaked {
-		d.punch(r.Off, r.Len)
-	}
-	return nil
+	return d.flush()
 }
