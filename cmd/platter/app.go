@@ -2,6 +2,8 @@ package main
 
 import (
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -77,6 +79,9 @@ type program struct {
 func (p *program) prepare(c *cli.Command) {
 	c.OnUsageError = usageError
 	c.HideHelpCommand = true
+	if find(c.Flags, "column") != nil {
+		c.Before = checkFormat // before anything is created
+	}
 	if len(c.Subcommands) > 0 && c.Action == nil {
 		c.Action = p.groupAction
 	}
@@ -97,8 +102,20 @@ func (p *program) groupAction(c *cli.Context) error {
 	return unknownCommand(c)
 }
 
-func usageError(_ *cli.Context, err error, _ bool) error {
-	return &usage{msg: err.Error()}
+// usageError makes the library's complaint one of ours.
+func usageError(c *cli.Context, err error, _ bool) error {
+	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !unknown {
+		return &usage{msg: err.Error()}
+	}
+	var names []string
+	for _, f := range slices.Concat(c.App.Flags, c.Command.Flags) {
+		names = append(names, f.Names()...)
+	}
+	if near := nearest(strings.TrimLeft(name, "-"), names); near != "" {
+		return usagef("there is no flag --%s; did you mean --%s?", strings.TrimLeft(name, "-"), near)
+	}
+	return usagef("there is no flag --%s", strings.TrimLeft(name, "-"))
 }
 
 func version() string {

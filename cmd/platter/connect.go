@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,6 +25,9 @@ func (p *program) connect(c *cli.Context) (*client.Client, error) {
 	target, err := p.endpoint(c.String("url"))
 	if err != nil {
 		return nil, err
+	}
+	if !strings.Contains(target, "://") {
+		target = "http://" + target
 	}
 	cl, err := client.New(client.Config{URL: target, Token: cmp.Or(c.String("token"), p.env("OS_TOKEN"))})
 	if err != nil {

@@ -96,7 +96,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.Is(err, fs.ErrPermission):
 		return exitNotAllowed
-	case errors.Is(err, fs.ErrExist), errors.Is(err, client.ErrAmbiguous):
+	case errors.Is(err, fs.ErrExist):
 		return exitConflict
 	}
 	return exitFailed
@@ -107,6 +107,7 @@ func hintFor(err error) string {
 	var h *hinted
 	var unreached *client.UnreachedError
 	var answer *client.Error
+	var missing *client.MissingError
 	var u *usage
 	switch {
 	case errors.As(err, &h) && h.hint != "":
@@ -119,8 +120,8 @@ func hintFor(err error) string {
 		return "start a gateway with platterd, or say where it is with --url or PLATTER_URL; platter doctor looks closer"
 	case errors.As(err, &answer):
 		return hintForStatus(answer.Status)
-	case errors.Is(err, fs.ErrNotExist):
-		return "platter image list shows the images, platter overlay list the overlays"
+	case errors.As(err, &missing):
+		return fmt.Sprintf("platter %s list shows what there is", missing.Kind)
 	}
 	return ""
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -36,5 +35,5 @@ func unbuilt(name, short string) *cli.Command {
 }
 
 func errNotBuilt(what string) error {
-	return fmt.Errorf("%s is not built yet: %w", what, errors.ErrUnsupported)
+	return hint(fmt.Errorf("%s is not built yet", what), "platter --help shows what is")
 }

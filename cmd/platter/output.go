@@ -34,24 +34,31 @@ type cell struct {
 	text  string
 }
 
+// checkFormat refuses a format that there is not.
+func checkFormat(c *cli.Context) error {
+	switch format := c.String("format"); format {
+	case "table", "value", "json", "yaml":
+		return nil
+	default:
+		return usagef("there is no format %q; there are table, json, yaml and value", format)
+	}
+}
+
 // show prints a sheet as the flags say.
 func (p *program) show(c *cli.Context, s sheet) error {
 	s, err := s.only(c.StringSlice("column"))
 	if err != nil {
 		return err
 	}
-	switch format := c.String("format"); format {
-	case "", "table":
-		return s.table(p.out)
+	switch c.String("format") {
 	case "value":
 		return s.values(p.out)
 	case "json":
 		return s.json(p.out)
 	case "yaml":
 		return s.yaml(p.out)
-	default:
-		return usagef("there is no format %q; there are table, json, yaml and value", format)
 	}
+	return s.table(p.out)
 }
 
 // only keeps the columns that were asked for, in that order.

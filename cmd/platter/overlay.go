@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -122,15 +124,14 @@ func (p *program) overlayCreate(c *cli.Context) error {
 // parseSize reads 512, 20G or 20GiB. The units are powers of 1024, as qemu-img
 // takes them.
 func parseSize(s string) (int64, error) {
-	digits := strings.TrimRight(s, "KMGTPEBikmgtpeb")
-	unit := strings.ToUpper(strings.TrimSuffix(strings.TrimSuffix(s[len(digits):], "B"), "i"))
-	n, err := strconv.ParseFloat(digits, 64)
-	shift := 0
-	if unit != "" {
-		shift = 10 * (strings.Index("KMGTPE", unit) + 1)
-	}
-	if err != nil || n < 0 || len(unit) > 1 || unit != "" && shift == 0 || n*float64(int64(1)<<shift) >= 1<<63 {
+	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)(?:([KMGTPE])I?)?B?$`).FindStringSubmatch(strings.ToUpper(s))
+	if m == nil {
 		return 0, usagef("%q is not a size; write bytes, or 512M, 20G, 1.5T", s)
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	shift := 10 * strings.Index("BKMGTPE", cmp.Or(m[2], "B"))
+	if err != nil || n*float64(int64(1)<<shift) >= 1<<63 {
+		return 0, usagef("%q is too large", s)
 	}
 	return int64(n * float64(int64(1)<<shift)), nil
 }

@@ -60,7 +60,7 @@ func (p *program) native(c *cli.Context, what string) (*source, error) {
 	}
 	img, err := cl.FindImage(c.Context, name)
 	if err != nil {
-		return nil, hint(err, "there is no file of this name either; platter image list shows the images")
+		return nil, hint(err, "there is no file %q either; platter image list shows the images", name)
 	}
 	if img.Int("size") < 0 {
 		return nil, fmt.Errorf("image %s has no bytes yet: its status is %s", img.ID(), img.Text("status"))
@@ -88,7 +88,8 @@ func (s *source) decode(ctx context.Context, as string) error {
 	}
 	f, ok := format.ByName(as)
 	if !ok {
-		return fmt.Errorf("%s: the format %q cannot be decoded yet (raw and qcow2 can): %w", s.name, as, errors.ErrUnsupported)
+		return hint(fmt.Errorf("%s: the format %q cannot be decoded yet", s.name, as),
+			"raw and qcow2 can; --from raw takes the bytes as they are")
 	}
 	img, err := f.Open(ctx, s.native)
 	if err != nil {
@@ -139,9 +140,12 @@ func (s *source) whole() error {
 	if s.image == nil || s.image.Backing() == "" {
 		return nil
 	}
-	return hint(&hinted{code: exitFile, err: fmt.Errorf("%s is only the upper part of a disk: it says it stands on %q, "+
-		"which is never opened just because a file says so", s.name, s.image.Backing())},
-		"name the file beneath it with convert --backing FILE")
+	return &hinted{
+		err: fmt.Errorf("%s is only the upper part of a disk: it says it stands on %q, "+
+			"which is never opened just because a file says so", s.name, s.image.Backing()),
+		hint: "name the file beneath it with convert --backing FILE",
+		code: exitFile,
+	}
 }
 
 // snapshot goes to an internal snapshot.

@@ -11,8 +11,28 @@ import (
 	"strings"
 )
 
-// ErrAmbiguous says that several things have the name that was given.
-var ErrAmbiguous = errors.New("the name is not unique")
+// A MissingError says that nothing has the id or name that was given.
+type MissingError struct{ Kind, Name string }
+
+// Error returns the text for the user.
+func (e *MissingError) Error() string { return fmt.Sprintf("there is no %s %q", e.Kind, e.Name) }
+
+// Is makes it fs.ErrNotExist.
+func (e *MissingError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// An AmbiguousError says that several things have the name that was given.
+type AmbiguousError struct {
+	Kind, Name string
+	IDs        []string
+}
+
+// Error returns the text for the user.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%d %ss are called %q; say which by its id: %s", len(e.IDs), e.Kind, e.Name, strings.Join(e.IDs, ", "))
+}
+
+// Is makes it fs.ErrExist, as other conflicts.
+func (e *AmbiguousError) Is(target error) bool { return target == fs.ErrExist }
 
 // An UnreachedError says that no gateway answered.
 type UnreachedError struct {

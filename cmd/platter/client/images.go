@@ -25,7 +25,7 @@ func (c *Client) Image(ctx context.Context, id string) (Record, error) {
 }
 
 // FindImage returns the image that an id or a name means. A name that several
-// images have is ErrAmbiguous.
+// images have is an AmbiguousError.
 func (c *Client) FindImage(ctx context.Context, what string) (Record, error) {
 	if uuid.Validate(what) == nil && len(what) == 36 {
 		img, err := c.Image(ctx, what)
@@ -39,7 +39,7 @@ func (c *Client) FindImage(ctx context.Context, what string) (Record, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("there is no image %q: %w", what, fs.ErrNotExist)
+		return nil, &MissingError{"image", what}
 	case 1:
 		return found[0], nil
 	}
@@ -47,8 +47,7 @@ func (c *Client) FindImage(ctx context.Context, what string) (Record, error) {
 	for _, img := range found {
 		ids = append(ids, img.ID())
 	}
-	return nil, fmt.Errorf("%d images are called %q: %w: say which by its id: %s",
-		len(found), what, ErrAmbiguous, strings.Join(ids, ", "))
+	return nil, &AmbiguousError{"image", what, ids}
 }
 
 // named finds images by name; hidden and community ones too, since who asks

@@ -42,12 +42,11 @@ func (c *Client) FindOverlay(ctx context.Context, what string) (Record, error) {
 	}
 	switch {
 	case len(found) == 0 || what == "":
-		return nil, fmt.Errorf("there is no overlay %q: %w", what, fs.ErrNotExist)
+		return nil, &MissingError{"overlay", what}
 	case len(found) == 1:
 		return found[0], nil
 	}
-	return nil, fmt.Errorf("%d overlays are called %q: %w: say which by its id: %s",
-		len(found), what, ErrAmbiguous, strings.Join(ids, ", "))
+	return nil, &AmbiguousError{"overlay", what, ids}
 }
 
 // CreateOverlay makes an overlay.
