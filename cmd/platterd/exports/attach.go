@@ -100,8 +100,8 @@ func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov ca
 	a, err = e.cfg.Catalog.CreateAttachment(ctx, a)
 	var held *catalog.HeldError
 	if errors.As(err, &held) {
-		return a, wire.Errorf(409, "overlay %s is already attached for writing by %s; detach that first: %w",
-			ov.ID, e.holderOf(held.Holder), err)
+		return a, wire.Errorf(409, "overlay %s is already attached for writing by %s; detach that first",
+			ov.ID, e.holderOf(held.Holder))
 	}
 	if err != nil || a.Mode != catalog.AttachRW {
 		return a, err

@@ -22,6 +22,22 @@ type door struct {
 	readOnly   bool
 }
 
+// reach is how a client on this machine reaches a listener that takes
+// connections from anywhere.
+func reach(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "", ip != nil && ip.Equal(net.IPv4zero):
+		host = "127.0.0.1"
+	case ip != nil && ip.IsUnspecified():
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 func (e *Exports) door(a catalog.Attachment, token string) door {
 	d := door{export: "attach/" + token, readOnly: a.Mode == catalog.AttachRO}
 	if a.Transport == "unix" {

@@ -35,7 +35,7 @@ type Config struct {
 	Guard localfs.Guard // keeps space free for others; nil: none
 
 	// Socket and TCP say where NBD is served, for URIs: the path of the
-	// socket, and host:port on loopback. What is "" is not served.
+	// socket, and host:port. What is "" is not served.
 	Socket, TCP string
 
 	// TokensOnly hides everything but attach/TOKEN, as auth keystone wants.
@@ -93,6 +93,7 @@ func New(cfg Config) (*Exports, error) {
 		return nil, errors.New("exports: a catalog, stores, an opener, an ingest and a data directory are required")
 	}
 	cfg.setDefaults()
+	cfg.TCP = reach(cfg.TCP)
 	e := &Exports{cfg: cfg, log: cfg.Logger, disks: map[string]*shared{}, sessions: map[*session]struct{}{}}
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {

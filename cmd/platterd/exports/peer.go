@@ -47,9 +47,14 @@ func command(pid int) string {
 }
 
 // Peers returns l so that the connections it accepts say which process they
-// come from. With it, all connections of one process may share an overlay
-// that they open by name.
-func Peers(l *net.UnixListener) net.Listener { return &peerListener{l} }
+// come from, if l is a unix socket. With it, all connections of one process
+// may share an overlay that they open by name.
+func Peers(l net.Listener) net.Listener {
+	if u, ok := l.(*net.UnixListener); ok {
+		return &peerListener{u}
+	}
+	return l
+}
 
 type peerListener struct{ l *net.UnixListener }
 

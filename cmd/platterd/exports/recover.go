@@ -54,7 +54,9 @@ func (e *Exports) failCaptures(ctx context.Context) error {
 func (e *Exports) failCapture(ctx context.Context, t catalog.Task) error {
 	img, err := e.cfg.Catalog.Image(ctx, t.ImageID)
 	active := err == nil && img.Status.HasData()
-	if !active {
+	// Only captures have a parent: an image without one has the id that the
+	// capture wanted, and is somebody else's.
+	if err == nil && !active && img.Parent != "" {
 		if err := e.dropUnfinished(ctx, t.ImageID); err != nil {
 			return err
 		}
