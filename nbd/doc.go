@@ -105,10 +105,9 @@
 // in all by Config.MaxInFlightTotal; beside that a connection costs a 64 KiB
 // buffer and, while it is busy, about 1 MiB of small replies. A client that
 // does not read its replies stops being read from. It keeps no worker and no
-// lock that others need; a connection that holds nothing may always begin a
-// request up to 256 KiB, and when larger ones wait for memory, clients that
-// left theirs lying for Config.StallTimeout are cut off. Connections are
-// limited in number, in all and by network address. The log has one line
+// lock that others need; a connection may always hold 512 KiB, and when one
+// that wants more waits for memory, clients that left theirs lying for
+// Config.StallTimeout are cut off. Connections are limited in number, in all and by network address. The log has one line
 // about what a client did wrong, not one for each packet. Names of exports may
 // be secrets and are not logged; Export.Label is.
 //

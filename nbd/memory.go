@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// smallClaim is how many bytes a connection that holds none gets even when
-// the memory of all is used up. So clients that hoard cannot stop others.
-const smallClaim = 256 << 10
+// smallShare is how many bytes a connection may always hold, even when the
+// memory of all is used up. So clients that hoard cannot stop others. It is
+// two requests of 256 KiB: the next often comes before the last is freed.
+const smallShare = 2 * (256<<10 + headRoom)
 
 // claim takes n bytes in flight, waiting for them, and notes them in b, whose
 // release gives them back. It fails only when the connection ends.
@@ -16,9 +17,9 @@ func (c *conn) claim(b *buffer) error {
 	if err := c.bytes.Acquire(c.ctx, n); err != nil {
 		return err
 	}
-	before := c.holding.Add(n) - n
+	holding := c.holding.Add(n)
 	whole := c.s.memory.TryAcquire(n)
-	if !whole && (before > 0 || n > smallClaim+headRoom) {
+	if !whole && holding > smallShare {
 		if err := c.s.wait(c.ctx, n); err != nil {
 			c.repay(n, false)
 			return err
