@@ -44,11 +44,11 @@ func (p *posting) add(s slot) {
 		p.setBit(s)
 		return
 	}
-	i, ok := slices.BinarySearch(p.list, s)
-	if ok {
-		return
+	if n := len(p.list); n == 0 || p.list[n-1] < s { // as while loading
+		p.list = append(p.list, s)
+	} else if i, ok := slices.BinarySearch(p.list, s); !ok {
+		p.list = slices.Insert(p.list, i, s)
 	}
-	p.list = slices.Insert(p.list, i, s)
 	if len(p.list) > sparse {
 		list := p.list
 		p.list, p.bits = nil, make([]uint64, list[len(list)-1]>>6+1)

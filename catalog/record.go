@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,15 +255,6 @@ func decode(p Pair, record any, v *int) error {
 		return &RecordError{p.Key, errors.New("it has no version")}
 	}
 	return nil
-}
-
-// sample returns the first bytes of a record, for a log line.
-func sample(value []byte) string {
-	const most = 64
-	if len(value) > most {
-		return string(bytes.ToValidUTF8(value[:most], []byte("?"))) + "..."
-	}
-	return string(bytes.ToValidUTF8(value, []byte("?")))
 }
 
 // moment cuts a time to what all parts of a Catalog agree on: microseconds,
