@@ -58,16 +58,23 @@ type Image interface {
 	Backing() string
 }
 
+// A Config says what opened images share. The zero Config works.
+type Config struct {
+	// Clusters keeps decoded clusters of all images opened with this Config,
+	// in one bounded cache. nil: a cache of its own for each.
+	Clusters *decode.Cache
+}
+
 // List returns all formats that can be opened.
-func List() []Format {
+func (c Config) List() []Format {
 	return []Format{
-		{Name: "qcow2", Probe: qcow2.Probe, Open: openQcow2},
+		{Name: "qcow2", Probe: qcow2.Probe, Open: c.openQcow2},
 	}
 }
 
 // ByName returns the format whose disk_format is name.
-func ByName(name string) (Format, bool) {
-	for _, f := range List() {
+func (c Config) ByName(name string) (Format, bool) {
+	for _, f := range c.List() {
 		if f.Name == name {
 			return f, true
 		}
@@ -75,8 +82,14 @@ func ByName(name string) (Format, bool) {
 	return Format{}, false
 }
 
-func openQcow2(ctx context.Context, r block.Reader) (Image, error) {
-	im, err := qcow2.Open(ctx, r)
+// List returns all formats that can be opened, with a zero Config.
+func List() []Format { return Config{}.List() }
+
+// ByName returns the format whose disk_format is name, with a zero Config.
+func ByName(name string) (Format, bool) { return Config{}.ByName(name) }
+
+func (c Config) openQcow2(ctx context.Context, r block.Reader) (Image, error) {
+	im, err := qcow2.Config{Clusters: c.Clusters}.Open(ctx, r)
 	if err != nil {
 		return nil, err // not im: a nil pointer in an Image is no nil Image
 	}

@@ -78,7 +78,6 @@ loop:
 		length := int(e>>16) + int(bb&(1<<extra-1))
 		bb >>= extra
 		n -= uint(extra)
-
 		e = dist[bb&(1<<distBits-1)]
 		if e&kindMask == kindSub {
 			bb >>= distBits

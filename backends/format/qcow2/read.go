@@ -60,9 +60,9 @@ const (
 )
 
 // readPacked reads what p wants of the compressed clusters that start with
-// the one that r describes, and returns how much that was. Whole clusters are
-// decoded to where they are wanted; of a cluster that is wanted in part the
-// rest is kept, since it is wanted next.
+// the one that r describes, and returns how much that was. Long requests are
+// decoded to where they are wanted, short ones by way of the cache, since the
+// rest of the cluster is wanted next.
 //
 // A read-ahead of runs that are read in order would start here: on the second
 // miss in a row, fill the cache with the clusters that follow.
@@ -71,8 +71,8 @@ func (im *Image) readPacked(ctx context.Context, p []byte, off int64, r run) (in
 	if r.n < cs {
 		return r.n, im.f.readPart(ctx, p[:r.n], off&(cs-1), r.word)
 	}
-	if int64(len(p)) < 2*cs {
-		return cs, im.f.readWhole(ctx, p[:cs], r.word)
+	if int64(len(p)) < 2*cs { // small requests come again, long ones seldom do
+		return cs, im.f.readPart(ctx, p[:cs], 0, r.word)
 	}
 	return im.readRun(ctx, p, off, r)
 }
@@ -231,7 +231,7 @@ func (im *Image) Prefetch(ctx context.Context, off, n int64) error {
 				return err
 			}
 		}
-		if r.kind == packed || r.kind == plain {
+		if size > 0 && (r.kind == packed || r.kind == plain) {
 			if err := block.Prefetch(ctx, im.f.r, host, size); err != nil {
 				return err
 			}
