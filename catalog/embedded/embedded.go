@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -31,10 +32,11 @@ type Config struct {
 
 // A Server is a running etcd. Use Start.
 type Server struct {
-	etcd   *embed.Etcd
-	client *clientv3.Client
-	lock   *os.File
-	socket *socket
+	etcd    *embed.Etcd
+	client  *clientv3.Client
+	lock    *os.File
+	socket  *socket
+	closing atomic.Bool
 }
 
 // Start starts the server, and returns when it can be used. After a crash,
@@ -51,6 +53,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.StartTimeout = time.Minute
 	}
 	s := &Server{}
+	if cfg.Logger != nil {
+		cfg.Logger = slog.New(quiet{cfg.Logger.Handler(), &s.closing})
+	}
 	if err := s.start(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded: start etcd in %s: %w", cfg.Dir, err), s.Close())
 	}
@@ -116,6 +121,7 @@ func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Close stops the server. What was committed is on disk.
 func (s *Server) Close() error {
+	s.closing.Store(true)
 	var err error
 	if s.client != nil {
 		err = s.client.Close()
