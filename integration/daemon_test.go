@@ -131,7 +131,7 @@ func TestOperatorsView(t *testing.T) {
 	if code, body := get(t, g.URL+"/healthz"); code != 200 {
 		t.Errorf("healthz: %d %s", code, body)
 	}
-	if code, body := get(t, g.URL+"/readyz"); code != 200 || !strings.Contains(body, "catalog") {
+	if code, body := get(t, g.URL+"/readyz"); code != 200 || !strings.Contains(body, "ready") {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, text := get(t, g.Debug+"/metrics")

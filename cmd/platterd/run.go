@@ -40,7 +40,6 @@ type gateway struct {
 	api     *http.Server
 	debug   *http.Server
 	metrics *metrics
-	health  health
 
 	background sync.WaitGroup // sweepers and watchers; they end with their context
 	failed     chan error     // the first door that cannot go on
@@ -85,7 +84,6 @@ func (g *gateway) open(ctx, life context.Context) (err error) {
 		return fmt.Errorf("cannot read the catalog: %w", err)
 	}
 	g.metrics.watchCatalog(g.catalog.Revision, g.catalog.Ready)
-	g.health.add("catalog", g.catalog.Ready)
 	if err := g.openBytes(ctx); err != nil {
 		return err
 	}
@@ -232,11 +230,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", g.glance)
-	mux.HandleFunc("GET /healthz", g.health.alive)
-	mux.HandleFunc("GET /readyz", g.health.ready)
-	return newHTTPServer(mux, g.log), nil
+	return newHTTPServer(g.glance, g.log), nil
 }
 
 // namedStores lists the stores for clients.

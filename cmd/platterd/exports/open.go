@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/backends/overlay/delta"
@@ -161,9 +163,13 @@ func (e *Exports) unattached(ctx context.Context, id string) error {
 
 // holderOf names an attachment and who uses it.
 func (e *Exports) holderOf(attachment string) string {
-	text := "attachment " + attachment
+	var names []string
 	for _, s := range e.matching(func(s *session) bool { return s.attachment == attachment }) {
-		return text + " (" + clientName(s.client) + ")"
+		names = append(names, clientName(s.client))
+	}
+	text := "attachment " + attachment
+	if names = slices.Compact(names); len(names) > 0 {
+		text += " (" + strings.Join(names, ", ") + ")"
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,9 @@ func (e *Exports) matching(match func(*session) bool) []*session {
 			list = append(list, s)
 		}
 	}
-	slices.SortFunc(list, func(a, b *session) int { return a.since.Compare(b.since) })
+	slices.SortFunc(list, func(a, b *session) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.client.ID, b.client.ID))
+	})
 	return list
 }
 
