@@ -23,6 +23,7 @@ import (
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format"
+	"github.com/seed-478a8fee/platter/backends/format/decode"
 	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/backends/probe"
 )
@@ -51,6 +52,10 @@ type Config struct {
 	// Check puts probe.Check between every two layers. For tests.
 	Check bool
 
+	// ClusterCache is how many bytes of decoded clusters all disks together
+	// keep. Default: 128 MiB.
+	ClusterCache int64
+
 	// Logger hears of broken contracts and of errors of closing.
 	// Default: silence.
 	Logger *slog.Logger
@@ -58,8 +63,9 @@ type Config struct {
 
 // An Opener builds disks and shares them.
 type Opener struct {
-	check bool
-	log   *slog.Logger
+	check   bool
+	log     *slog.Logger
+	formats format.Config
 
 	mu     sync.Mutex
 	stacks map[string]*stack
@@ -72,7 +78,13 @@ func New(cfg Config) *Opener {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Opener{check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack)}
+	if cfg.ClusterCache == 0 {
+		cfg.ClusterCache = 128 << 20
+	}
+	return &Opener{
+		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack),
+		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
+	}
 }
 
 // Open returns a view of the disk that spec describes, and builds the disk if
@@ -252,7 +264,7 @@ func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
 }
 
 func (o *Opener) decode(ctx context.Context, r block.Reader, spec Spec) (block.Reader, error) {
-	f, ok := format.ByName(spec.Format)
+	f, ok := o.formats.ByName(spec.Format)
 	if !ok {
 		return nil, fmt.Errorf("format %q is not one that can be read as a disk: %w", spec.Format, errors.ErrUnsupported)
 	}
