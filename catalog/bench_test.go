@@ -100,6 +100,7 @@ func BenchmarkImages(b *testing.B) {
 		{"NothingMatches", Query{Viewer: admin, Tags: []string{"prod"}, Properties: map[string]string{"os_distro": "plan9"}}},
 		{"RangesBySize", Query{Viewer: admin, Ranges: []Range{{ColumnSize, &low, &high}}, Times: []TimeCond{after}, Sort: []SortKey{{ColumnSize, false}}}},
 		{"TwoFiltersTwoKeys", Query{Viewer: admin, Status: []Status{StatusActive}, Tags: []string{"prod"}, Sort: []SortKey{{ColumnStatus, false}, {ColumnName, true}}}},
+		{"TwoFiltersNameThenSize", Query{Viewer: admin, Status: []Status{StatusActive}, Tags: []string{"prod"}, Sort: []SortKey{{ColumnName, false}, {ColumnSize, true}}, Marker: middle}},
 		{"HiddenOldest", Query{Viewer: admin, Hidden: HiddenOnly, Sort: []SortKey{{ColumnCreatedAt, false}}}},
 		{"ByChecksum", Query{Viewer: admin, Checksum: ptr(c.syms.text(c.rows[5].checksum))}},
 	} {

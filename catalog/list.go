@@ -314,7 +314,7 @@ func (p *plan) run() []slot {
 		return p.top(p.oneByOne(t))
 	}
 	m, n := p.bitmap()
-	if walk := p.limit * (p.c.len() / max(n, 1)); walk < n && p.walkable() {
+	if walk := p.limit * (p.c.len() / max(n, 1)); walk < n {
 		if found, ok := p.walk(m, 8*walk+8*few); ok {
 			return found
 		}
@@ -369,37 +369,57 @@ func (p *plan) bitmap() ([]uint64, int) {
 	return m, countBits(m)
 }
 
-// walkable tells whether a tree has the order of this listing.
-func (p *plan) walkable() bool { return len(p.keys) == 1 }
-
-// walk goes along the tree of the sort key, from the marker on, and takes what
-// is in m. It gives up after steps images: the matches then lie at the far
-// end of the order.
+// walk goes along the tree of the first sort key, from the marker on, and takes
+// what is in m, until there are enough and, with more keys than that one, the
+// images that share the last value of it are all seen. It gives up after
+// steps images: the matches then lie at the far end of the order.
 func (p *plan) walk(m []uint64, steps int) ([]slot, bool) {
+	alone, same := len(p.keys) == 1, p.c.by(p.keys[0].Column)
 	found := make([]slot, 0, p.limit)
-	visit := func(s slot) bool {
-		if p.marker && s == p.after {
-			return true
-		}
-		if m[s>>6]&(1<<(s&63)) != 0 {
+	enough := func(s slot) bool {
+		return len(found) >= p.limit && (alone || same(s, found[len(found)-1]) != 0)
+	}
+	if p.marker && !alone {
+		// The tree may have images before the marker that the other keys put
+		// after it.
+		p.along(!p.keys[0].Desc, func(s slot) bool {
+			if has(m, s) && p.compare(s, p.after) > 0 {
+				found = append(found, s)
+			}
+			steps--
+			return steps > 0 && same(s, p.after) == 0
+		})
+	}
+	p.along(p.keys[0].Desc, func(s slot) bool {
+		if has(m, s) && !(p.marker && p.compare(s, p.after) <= 0) {
+			if enough(s) {
+				return false
+			}
 			found = append(found, s)
 		}
 		steps--
-		return len(found) < p.limit && steps > 0
-	}
+		return steps > 0 && !(alone && len(found) == p.limit)
+	})
+	return p.top(found), steps > 0
+}
+
+// along visits the tree of the first sort key, in one direction, from the
+// marker if there is one.
+func (p *plan) along(desc bool, visit func(slot) bool) {
 	tree := p.c.trees[p.keys[0].Column]
 	switch {
-	case p.keys[0].Desc && p.marker:
+	case desc && p.marker:
 		tree.DescendLessOrEqual(p.after, visit)
-	case p.keys[0].Desc:
+	case desc:
 		tree.Descend(visit)
 	case p.marker:
 		tree.AscendGreaterOrEqual(p.after, visit)
 	default:
 		tree.Ascend(visit)
 	}
-	return found, len(found) == p.limit || steps > 0
 }
+
+func has(m []uint64, s slot) bool { return m[s>>6]&(1<<(s&63)) != 0 }
 
 // top returns the first matches after the marker, in order.
 func (p *plan) top(list []slot) []slot {

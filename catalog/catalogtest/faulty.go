@@ -63,15 +63,15 @@ func (f *Faulty) fail(why error) {
 	f.down = fmt.Errorf("catalogtest: told to fail: %w", why)
 }
 
-func (f *Faulty) state() (down error, cut <-chan struct{}) {
+func (f *Faulty) state() (cut <-chan struct{}, down error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.down, f.cut
+	return f.cut, f.down
 }
 
 // Get is that of the KV, while it is there.
 func (f *Faulty) Get(ctx context.Context, key string) (catalog.Pair, error) {
-	if down, _ := f.state(); down != nil {
+	if _, down := f.state(); down != nil {
 		return catalog.Pair{}, down
 	}
 	return f.kv.Get(ctx, key)
@@ -81,7 +81,7 @@ func (f *Faulty) Get(ctx context.Context, key string) (catalog.Pair, error) {
 func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[catalog.Pair, error] {
 	return func(yield func(catalog.Pair, error) bool) {
 		for p, err := range f.kv.List(ctx, prefix, after) {
-			if down, _ := f.state(); down != nil {
+			if _, down := f.state(); down != nil {
 				p, err = catalog.Pair{}, down
 			}
 			if !yield(p, err) || err != nil {
@@ -93,7 +93,7 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[catal
 
 // Commit is that of the KV, while it is there.
 func (f *Faulty) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
-	if down, _ := f.state(); down != nil {
+	if _, down := f.state(); down != nil {
 		return 0, down
 	}
 	f.mu.Lock()
@@ -113,7 +113,7 @@ func (f *Faulty) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
 // Watch is that of the KV, until it is taken away.
 func (f *Faulty) Watch(ctx context.Context, prefix string, rev int64) iter.Seq2[catalog.Event, error] {
 	return func(yield func(catalog.Event, error) bool) {
-		down, cut := f.state()
+		cut, down := f.state()
 		if down != nil {
 			yield(catalog.Event{}, down)
 			return
@@ -126,7 +126,7 @@ func (f *Faulty) Watch(ctx context.Context, prefix string, rev int64) iter.Seq2[
 		waiting.Go(func() {
 			select {
 			case <-cut:
-				why, _ := f.state()
+				_, why := f.state()
 				if why == nil {
 					why = catalog.ErrCompacted
 				}
