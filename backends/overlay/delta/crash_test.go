@@ -228,7 +228,7 @@ func stampedBase(size int) memory {
 // TestPowerLoss cuts the power at random moments of random work, and again
 // while the file is being mended.
 func TestPowerLoss(t *testing.T) {
-	rounds := 12
+	rounds := 8
 	if testing.Short() {
 		rounds = 3
 	}
@@ -242,7 +242,7 @@ func TestPowerLoss(t *testing.T) {
 
 // TestPowerLossParallel does the same with several writers.
 func TestPowerLossParallel(t *testing.T) {
-	for seed := range 4 {
+	for seed := range 3 {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			powerLoss(t, 100+uint64(seed), 4)
@@ -277,7 +277,7 @@ func powerLoss(t *testing.T, seed uint64, workers int) {
 		return
 	}
 	n := 0
-	for moment, state := range fsys.Crashes(rng, 60) {
+	for moment, state := range fsys.Crashes(rng, 40) {
 		if moment < begin {
 			continue
 		}

@@ -28,7 +28,7 @@ type machine struct {
 	id    byte
 }
 
-const modelSize = 9*clusterSize + 5000
+const modelSize = 4*clusterSize + 5000
 
 func (m *machine) config() Config {
 	return Config{FS: m.fs, Path: path, Size: modelSize, CacheSize: 1, Quota: m.quota}
@@ -276,6 +276,6 @@ func TestModel(t *testing.T) {
 
 func TestModelQuota(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		runModel(rt, newFS(t), 9*clusterSize)
+		runModel(rt, newFS(t), 7*clusterSize)
 	})
 }
