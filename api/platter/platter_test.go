@@ -488,7 +488,7 @@ func TestUnknown(t *testing.T) {
 // compiler knows openapi.json under the address "doc".
 func compiler(t *testing.T) *jsonschema.Compiler {
 	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(openAPI))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPI))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -571,7 +571,7 @@ func TestDocument(t *testing.T) {
 	if !slices.Equal(documented, routed) {
 		t.Errorf("the document has\n%s\nthe router has\n%s", strings.Join(documented, "\n"), strings.Join(routed, "\n"))
 	}
-	for _, m := range regexp.MustCompile(`"\$ref": "#/components/schemas/(\w+)"`).FindAllStringSubmatch(openAPI, -1) {
+	for _, m := range regexp.MustCompile(`"\$ref": "#/components/schemas/(\w+)"`).FindAllStringSubmatch(string(openAPI), -1) {
 		if doc.Components.Schemas[m[1]] == nil {
 			t.Errorf("there is no schema %s", m[1])
 		}

@@ -12,7 +12,7 @@ import (
 const prefix = "/platter/v1"
 
 //go:embed openapi.json
-var openAPI string
+var openAPI []byte
 
 // routes is the whole interface, in the order of openapi.json.
 func (s *Server) routes() []wire.Route {
@@ -50,7 +50,7 @@ func (s *Server) document(w http.ResponseWriter, _ *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(openAPI)))
-	w.Write([]byte(openAPI)) // a client that is gone is no error of ours
+	w.Write(openAPI) // a client that is gone is no error of ours
 	return nil
 }
 
