@@ -233,6 +233,9 @@ func (c *crasher) check(all bool) {
 	}
 	c.disk.check(c.t, nbd)
 	nbd.Disconnect()
+	if err := nbd.Ended(); err != nil { // until then the overlay is taken
+		c.t.Error(err)
+	}
 	nbd.Close()
 	if leaks, corruptions := checkOverlay(c.t, c.g, c.overlay); leaks+corruptions > 0 {
 		c.t.Errorf("after a start qemu-img check still finds %d leaks and %d corruptions", leaks, corruptions)

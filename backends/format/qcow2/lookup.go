@@ -199,6 +199,9 @@ func (im *Image) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	e := block.Extent{Off: off}
 	for e.Len < n {
 		r, err := im.find(ctx, off+e.Len, n-e.Len)
+		if err == nil {
+			r, err = im.seek(ctx, r)
+		}
 		if err != nil {
 			if e.Len > 0 {
 				break // told when it is asked for
@@ -212,4 +215,25 @@ func (im *Image) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 		e.Len += r.n
 	}
 	return e, nil
+}
+
+// seek looks whether a plain run lies in a hole of the file, as preallocation
+// and sparse copying leave it, and cuts the run where that changes. Behind the
+// end of the file there are zeros, too.
+func (im *Image) seek(ctx context.Context, r run) (run, error) {
+	n := min(r.n, im.f.size-r.host)
+	if r.kind != plain || n <= 0 {
+		return r, nil
+	}
+	e, err := block.ExtentAt(ctx, im.f.r, r.host, n)
+	if err != nil {
+		return r, err
+	}
+	if e.Kind != block.Data {
+		r.kind = zero
+	}
+	if e.Len < n {
+		r.n = e.Len
+	}
+	return r, nil
 }
