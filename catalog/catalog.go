@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,13 +141,21 @@ func decodeSchema(p Pair) (schemaRecord, error) {
 	return r, err
 }
 
-// commit makes a change and brings it into the index.
+// commit makes a change and brings it into the index. It is conditional on the
+// KV still holding the catalog that the index is of: nothing is written into
+// a database that was emptied, or filled anew, under a running gateway.
 func (c *Catalog) commit(ctx context.Context, txn Txn) (int64, error) {
 	if err := c.Ready(); errors.Is(err, ErrClosed) {
 		return 0, err
 	}
+	same := Cond{Key: keySchema}
+	c.store.read(func(s *state) { same.Revision = s.schemaRev })
+	txn.If = append(slices.Clip(txn.If), same)
 	rev, err := c.kv.Commit(ctx, txn)
 	if err != nil {
+		if errors.Is(err, ErrConflict) {
+			err = c.sameSchema(ctx, same.Revision, err)
+		}
 		if errors.Is(err, ErrUnavailable) {
 			c.setReady(err)
 		}
@@ -154,6 +163,18 @@ func (c *Catalog) commit(ctx context.Context, txn Txn) (int64, error) {
 	}
 	c.store.committed(txn.Then, rev)
 	return rev, nil
+}
+
+// sameSchema returns the conflict, unless it is about the catalog itself.
+func (c *Catalog) sameSchema(ctx context.Context, rev int64, conflict error) error {
+	p, err := c.kv.Get(ctx, keySchema)
+	if err == nil && p.Revision == rev {
+		return conflict
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("the database was emptied or filled anew, and is being read: %w", ErrUnavailable)
 }
 
 // tries is how often a change is decided before it is ErrConflict.

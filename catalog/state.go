@@ -7,8 +7,9 @@ import (
 // A state is everything that the catalog keeps in memory, as of one revision
 // of the KV, or a little ahead of it: see store.
 type state struct {
-	rev         int64 // every change up to here is in
-	schema      string
+	rev         int64  // every change up to here is in
+	schema      string // the catalog's identity
+	schemaRev   int64  // of the record that says so
 	images      *columns
 	overlays    map[string]Overlay
 	attachments map[string]Attachment
@@ -105,7 +106,7 @@ func (s *state) apply(d decoded) {
 	case Upload:
 		s.uploads[r.Image] = r
 	case schemaRecord:
-		s.schema = r.Catalog
+		s.schema, s.schemaRev = r.Catalog, d.rev
 	}
 }
 
