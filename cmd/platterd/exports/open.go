@@ -176,7 +176,7 @@ func (e *Exports) holderOf(attachment string) string {
 
 // startOverlay begins a session on an overlay and opens its disk.
 func (e *Exports) startOverlay(ctx context.Context, s *session) (catalog.Overlay, error) {
-	if err := e.begin(s); err != nil {
+	if err := e.begin(ctx, s); err != nil {
 		return catalog.Overlay{}, err
 	}
 	ov, err := e.usable(ctx, s.disk)

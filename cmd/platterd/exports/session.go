@@ -67,9 +67,31 @@ func (s *session) hold(free func() error) error {
 	return nil
 }
 
+// handover is how long who opens a disk for writing waits for the one before,
+// whose goodbye may still be on its way: two commands in a row are no conflict.
+const handover = time.Second
+
 // begin notes a session. A session that writes is refused while one of
 // another owner does.
-func (e *Exports) begin(s *session) error {
+func (e *Exports) begin(ctx context.Context, s *session) error {
+	late := time.After(handover)
+	for {
+		err := e.tryBegin(s)
+		var busy *busyError
+		if !errors.As(err, &busy) {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-late:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (e *Exports) tryBegin(s *session) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

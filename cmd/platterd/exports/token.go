@@ -56,7 +56,7 @@ func (e *Exports) openAttached(ctx context.Context, s *session, a catalog.Attach
 		return nbd.Export{}, fmt.Errorf("image %s: %w", a.ImageID, err)
 	}
 	s.disk = a.ID
-	if err := e.begin(s); err != nil {
+	if err := e.begin(ctx, s); err != nil {
 		return nbd.Export{}, err
 	}
 	x, err := e.openOnImage(ctx, s, a, img)
