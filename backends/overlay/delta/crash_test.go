@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/localfs"
 	"github.com/seed-478a8fee/platter/backends/localfs/crashfs"
 )
 
@@ -250,12 +253,53 @@ func TestPowerLossParallel(t *testing.T) {
 	}
 }
 
+// comeAndGo makes snapshots and deletes them while others write.
+func comeAndGo(t *testing.T, d *Delta, n int) {
+	for range n {
+		id, err := d.Snapshot(context.Background(), "x")
+		if err == nil && len(d.Snapshots()) > 2 {
+			err = d.DeleteSnapshot(context.Background(), id)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// slowFS takes its time to sync, so that others do something meanwhile.
+type slowFS struct{ fs localfs.FS }
+
+func (s slowFS) Open(name string, flag int, mode fs.FileMode) (localfs.File, error) {
+	f, err := s.fs.Open(name, flag, mode)
+	return slowFile{f}, err
+}
+func (s slowFS) Rename(a, b string) error                   { return s.fs.Rename(a, b) }
+func (s slowFS) Remove(name string) error                   { return s.fs.Remove(name) }
+func (s slowFS) SyncDir(name string) error                  { return s.fs.SyncDir(name) }
+func (s slowFS) ReadDir(name string) ([]fs.DirEntry, error) { return s.fs.ReadDir(name) }
+
+type slowFile struct{ f localfs.File }
+
+func (s slowFile) ReadAt(p []byte, off int64) (int, error)  { return s.f.ReadAt(p, off) }
+func (s slowFile) WriteAt(p []byte, off int64) (int, error) { return s.f.WriteAt(p, off) }
+func (s slowFile) Truncate(size int64) error                { return s.f.Truncate(size) }
+func (s slowFile) Close() error                             { return s.f.Close() }
+func (s slowFile) Punch(off, n int64) error                 { return localfs.Punch(s.f, off, n) }
+func (s slowFile) Size() (int64, error)                     { return localfs.Size(s.f) }
+
+func (s slowFile) Sync() error {
+	time.Sleep(300 * time.Microsecond)
+	err := s.f.Sync()
+	time.Sleep(300 * time.Microsecond)
+	return err
+}
+
 func powerLoss(t *testing.T, seed uint64, workers int) {
 	const size = 24*clusterSize + 3*sector
 	rng := rand.New(rand.NewPCG(seed, 1))
 	fsys := newFS(t)
 	below := stampedBase(size)
-	d := mustCreate(t, Config{FS: fsys, Size: size, CacheSize: 1})
+	d := mustCreate(t, Config{FS: slowFS{fsys}, Size: size, CacheSize: 1})
 	begin := fsys.Len()
 	leaks := int64(0)
 	if seed%3 == 1 { // little room before the second refcount block
@@ -271,6 +315,9 @@ func powerLoss(t *testing.T, seed uint64, workers int) {
 		hs[i] = &history{from: i * per, to: (i + 1) * per}
 		r := rand.New(rand.NewPCG(seed, uint64(i)+2))
 		wg.Go(func() { hs[i].work(t, d, fsys, below, r, 120/workers, workers == 1) })
+	}
+	if workers > 1 {
+		wg.Go(func() { comeAndGo(t, d, 12) })
 	}
 	wg.Wait()
 	if t.Failed() {

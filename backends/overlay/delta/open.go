@@ -32,14 +32,14 @@ func open(ctx context.Context, cfg Config) (*Delta, error) {
 		return nil, err
 	}
 	d := newDelta(cfg, f, 0)
-	if err := d.load0(ctx); err != nil {
+	if err := d.start(ctx); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Delta) load0(ctx context.Context) error {
+func (d *Delta) start(ctx context.Context) error {
 	length, err := localfs.Size(d.f)
 	if err != nil {
 		return err

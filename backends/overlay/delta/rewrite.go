@@ -10,18 +10,21 @@ import (
 // A rewrite makes new metadata beside the old: L1 and L2 tables of the active
 // tree, refcounts, table of snapshots. One write to the header's sector then
 // switches to it, so snapshots come and go at once, with all refcounts and
-// flags that this changes. Nobody writes or flushes meanwhile.
+// flags that this changes. Nobody flushes meanwhile, and nobody writes, except
+// that for a new snapshot they may go on before the disk is waited for.
 type rewrite struct {
-	d      *Delta
-	old    counts      // what must not be touched before the switch
-	counts counts      // what will be
-	snaps  []*snapshot // that there will be
-	share  bool        // the old active tree becomes a snapshot's
-	hint   int64
-	taken  int64 // clusters of new metadata
-	freed  int64 // bytes of what is dropped
-	l1     []uint64
-	layout layout
+	d       *Delta
+	old     counts      // what must not be touched before the switch
+	counts  counts      // what will be
+	snaps   []*snapshot // that there will be
+	share   bool        // the old active tree becomes a snapshot's
+	release func()      // with share, lets others write again
+	held    []int64     // places that are free only after the switch
+	hint    int64
+	taken   int64 // clusters of new metadata
+	freed   int64 // bytes of what is dropped
+	l1      []uint64
+	layout  layout
 
 	lost   []*[pageLen]byte // of clusters that may become ours alone: what a dropped tree had there
 	excess []entry          // which hold more on the disk than anybody refers to
@@ -145,14 +148,56 @@ func (w *rewrite) run() error {
 	if err := w.putRefcounts(); err != nil {
 		return err
 	}
+	if w.share {
+		w.adopt()
+		w.release()
+	}
 	if err := d.sync(); err != nil {
 		return err
 	}
 	if err := d.switchTo(w.layout); err != nil {
 		return err
 	}
+	d.snaps.Lock()
+	d.snaps.list, d.snaps.clusters = w.snaps, clusters(int64(len(encodeSnapshots(w.snaps))))
+	d.snaps.Unlock()
+	if w.share {
+		d.refs.free(d, w.held)
+		return nil
+	}
 	w.install()
 	return nil
+}
+
+// adopt lets memory go ahead of the file, so that writes need not wait for the
+// disk. It is safe when the old tree becomes a snapshot: all its clusters are
+// shared in the new one, so nobody writes to them, and nothing that the old
+// header points to is free. As nobody flushes, the file stays as it was.
+func (w *rewrite) adopt() {
+	d := w.d
+	for k, p := range w.old {
+		for i := range int64(pageLen) {
+			if at := int64(k)<<pageBits + i; p != nil && p.count[i] != 0 && w.counts.get(at) == 0 {
+				w.held = append(w.held, at<<clusterBits)
+			}
+		}
+	}
+	for _, at := range w.held {
+		w.counts.add(at>>clusterBits, 1)
+	}
+	d.m.Lock()
+	d.m.active = &tree{w.l1}
+	d.m.Unlock()
+	w.useCounts()
+}
+
+func (w *rewrite) useCounts() {
+	d := w.d
+	d.refs.Lock()
+	d.refs.counts, d.refs.hint = w.counts, 0
+	d.refs.table, d.refs.entries = w.layout.tableAt, w.layout.tableSize<<clusterBits/8
+	d.refs.Unlock()
+	d.used.Add(w.taken<<clusterBits - w.freed)
 }
 
 // copyTree writes copies of the active L2 tables, with flags that agree with
@@ -263,20 +308,12 @@ func (w *rewrite) install() {
 	d.m.active = &tree{w.l1}
 	d.m.cache.reset()
 	d.m.Unlock()
-	d.snaps.Lock()
-	d.snaps.list, d.snaps.clusters = w.snaps, clusters(int64(len(encodeSnapshots(w.snaps))))
-	d.snaps.Unlock()
-
 	d.grace.wait()
 	d.m.Lock()
 	d.m.cache.reset() // a late reader may have loaded what is now free
 	d.m.Unlock()
 	w.punch()
-	d.refs.Lock()
-	d.refs.counts, d.refs.hint = w.counts, 0
-	d.refs.table, d.refs.entries = w.layout.tableAt, w.layout.tableSize<<clusterBits/8
-	d.refs.Unlock()
-	d.used.Add(w.taken<<clusterBits - w.freed)
+	w.useCounts()
 }
 
 // punch frees the disk space of all that the switch dropped.

@@ -50,17 +50,20 @@ func (d *Delta) Snapshots() []Snapshot {
 
 // Snapshot keeps the disk as it is now under a new id, durably. All that was
 // written before is in it. Reads go on meanwhile, writes wait for as long as it
-// takes to copy the mapping: 128 KiB for each GiB of the disk in use.
+// takes to copy the mapping, 128 KiB for each GiB of the disk in use, but not
+// for the disk to have it.
 func (d *Delta) Snapshot(ctx context.Context, name string) (id string, err error) {
 	if err := d.check(ctx, 0, 0); err != nil {
 		return "", err
 	}
 	// Most of the waiting is for data, and can be done while writes go on.
-	if err := d.share(ctx); err != nil {
-		return "", err
+	for range 2 {
+		if err := d.share(ctx); err != nil {
+			return "", err
+		}
 	}
-	err = d.exclusive(func() error {
-		id, err = d.snapshot(name)
+	err = d.exclusive(func(release func()) error {
+		id, err = d.snapshot(name, release)
 		return err
 	})
 	if err != nil {
@@ -70,9 +73,11 @@ func (d *Delta) Snapshot(ctx context.Context, name string) (id string, err error
 }
 
 // exclusive runs f while nobody writes or flushes, and memory and file agree.
-func (d *Delta) exclusive(f func() error) error {
+// After release others may write, but not flush.
+func (d *Delta) exclusive(f func(release func()) error) error {
 	d.gate.Lock()
-	defer d.gate.Unlock()
+	release := sync.OnceFunc(d.gate.Unlock)
+	defer release()
 	if d.closed.Load() {
 		return fs.ErrClosed
 	}
@@ -81,10 +86,10 @@ func (d *Delta) exclusive(f func() error) error {
 	if err := d.flushLocked(); err != nil {
 		return err
 	}
-	return f()
+	return f(release)
 }
 
-func (d *Delta) snapshot(name string) (string, error) {
+func (d *Delta) snapshot(name string, release func()) (string, error) {
 	if len(d.snaps.list) >= maxSnapshots {
 		return "", fmt.Errorf("it has %d already; delete some: %w", maxSnapshots, fs.ErrInvalid)
 	}
@@ -105,6 +110,7 @@ func (d *Delta) snapshot(name string) (string, error) {
 		return "", err
 	}
 	defer d.used.Add(-need) // run counts what it really took
+	w.release = release
 	return s.ID, w.run()
 }
 
@@ -146,7 +152,7 @@ func (d *Delta) DeleteSnapshot(ctx context.Context, id string) error {
 	if err := d.check(ctx, 0, 0); err != nil {
 		return err
 	}
-	return d.exclusive(func() error { return d.deleteSnapshot(id) })
+	return d.exclusive(func(func()) error { return d.deleteSnapshot(id) })
 }
 
 func (d *Delta) deleteSnapshot(id string) error {
