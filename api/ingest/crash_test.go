@@ -40,7 +40,7 @@ func breakUpload(t *testing.T, f fault) bool {
 	kv, store, w := memkv.New(), mem.New(), &world{}
 	data := noise(2*chunkSize + 5)
 	b := newBench(t, &faultyKV{kv, w}, store, w, nil)
-	b.in.pause = time.Millisecond
+	b.in.cfg.RetryPause = time.Millisecond
 	b.image("raw")
 	w.mu.Lock()
 	w.f, w.n = f, 0

@@ -44,6 +44,7 @@ type Config struct {
 	Grace        time.Duration // age at which bytes that no record names are freed; 0 is 1 hour
 	OrphanEvery  time.Duration // how often Run looks for them; 0 is 1 hour
 	GarbageEvery time.Duration // how often Run retries deletions; 0 is 30 s
+	RetryPause   time.Duration // between tries while the catalog is away; 0 is 500 ms
 
 	Logger  *slog.Logger     // nil is silence
 	Observe func(Attempt)    // told of every upload when it is over; may be nil
@@ -60,10 +61,9 @@ type Attempt struct {
 
 // An Ingest is the one way in for image bytes.
 type Ingest struct {
-	cfg   Config
-	log   *slog.Logger
-	kick  chan struct{} // there is something to delete
-	pause time.Duration // between tries while the catalog is away
+	cfg  Config
+	log  *slog.Logger
+	kick chan struct{} // there is something to delete
 
 	mu   sync.Mutex
 	live map[string]bool // uploads of this process, by id
@@ -85,7 +85,7 @@ func New(cfg Config) (*Ingest, error) {
 	if _, err := newHash(cfg.HashAlgo); err != nil {
 		return nil, err
 	}
-	in := &Ingest{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), pause: finishPause, live: map[string]bool{}}
+	in := &Ingest{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), live: map[string]bool{}}
 	return in, nil
 }
 
@@ -103,7 +103,7 @@ func (cfg *Config) setDefaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&cfg.Grace, time.Hour}, {&cfg.OrphanEvery, time.Hour}, {&cfg.GarbageEvery, 30 * time.Second}} {
+	}{{&cfg.Grace, time.Hour}, {&cfg.OrphanEvery, time.Hour}, {&cfg.GarbageEvery, 30 * time.Second}, {&cfg.RetryPause, 500 * time.Millisecond}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}

@@ -25,10 +25,9 @@ const (
 	// aliveEvery is how often an upload looks whether its image still exists.
 	aliveEvery = time.Second
 
-	// finishTries and finishPause say how often the catalog is asked to make
-	// the image active while it is away.
+	// finishTries is how often the catalog is asked to make the image active
+	// while it is away.
 	finishTries = 5
-	finishPause = 500 * time.Millisecond
 )
 
 // An upload is one attempt to give an image its bytes.
@@ -219,7 +218,7 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(u.in.pause):
+		case <-time.After(u.in.cfg.RetryPause):
 		}
 	}
 }

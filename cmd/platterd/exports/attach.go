@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -87,7 +88,19 @@ func (e *Exports) attachImage(ctx context.Context, a catalog.Attachment, img cat
 		return a, err
 	}
 	a.ImageID = img.ID
-	return e.cfg.Catalog.CreateAttachment(ctx, a)
+	return e.note(ctx, a)
+}
+
+// note writes an attachment down. If the answer is lost, it is taken back:
+// nobody has its token.
+func (e *Exports) note(ctx context.Context, a catalog.Attachment) (catalog.Attachment, error) {
+	out, err := e.cfg.Catalog.CreateAttachment(ctx, a)
+	if errors.Is(err, catalog.ErrUnavailable) {
+		if again := absent(e.cfg.Catalog.DeleteAttachment(context.WithoutCancel(ctx), a.ID)); again != nil {
+			e.log.WarnContext(ctx, "an attachment that nobody can use may be left; it expires", "attachment", a.ID, "err", again)
+		}
+	}
+	return out, err
 }
 
 func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov catalog.Overlay) (catalog.Attachment, error) {
@@ -97,7 +110,7 @@ func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov ca
 		return a, err
 	}
 	a.OverlayID = ov.ID
-	a, err = e.cfg.Catalog.CreateAttachment(ctx, a)
+	a, err = e.note(ctx, a)
 	var held *catalog.HeldError
 	if errors.As(err, &held) {
 		return a, wire.Errorf(409, "overlay %s is already attached for writing by %s; detach that first",
@@ -126,15 +139,34 @@ func (e *Exports) Detach(ctx context.Context, id string) error {
 	if a.Gateway != "" && a.Gateway != e.cfg.GatewayID {
 		return wire.Errorf(409, "Attachment %s is served by gateway %s and can be detached only there.", id, a.Gateway)
 	}
-	if err := e.cfg.Catalog.DeleteAttachment(ctx, id); err != nil {
+	err = e.cfg.Catalog.DeleteAttachment(ctx, id)
+	if errors.Is(err, catalog.ErrUnavailable) { // it may be deleted, and only the answer was lost
+		err = absent(e.cfg.Catalog.DeleteAttachment(ctx, id))
+	}
+	if err != nil {
 		return err
 	}
-	e.endSessions(func(s *session) bool { return s.attachment == id })
-	if a.Mode != catalog.AttachEphemeral {
-		return nil
-	}
-	e.drop(ctx, id)
+	e.cut(ctx, id)
 	return nil
+}
+
+// cut ends what an attachment that is gone has open, and removes its file.
+func (e *Exports) cut(ctx context.Context, id string) {
+	e.endSessions(func(s *session) bool { return s.attachment == id })
+	e.drop(ctx, id)
+}
+
+// reap cuts the sessions of attachments that are gone without this gateway
+// having heard of it.
+func (e *Exports) reap(ctx context.Context, known []catalog.Attachment) {
+	for _, s := range e.matching(func(s *session) bool { return s.attachment != "" }) {
+		if slices.ContainsFunc(known, func(a catalog.Attachment) bool { return a.ID == s.attachment }) {
+			continue
+		}
+		if _, err := e.cfg.Catalog.Attachment(ctx, s.attachment); errors.Is(err, fs.ErrNotExist) {
+			e.cut(ctx, s.attachment)
+		}
+	}
 }
 
 // drop removes the file of an ephemeral attachment. What fails is done by the
@@ -152,6 +184,7 @@ func (e *Exports) expire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.reap(ctx, list)
 	now := e.cfg.Now()
 	var errs []error
 	for _, a := range list {

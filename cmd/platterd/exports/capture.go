@@ -105,6 +105,7 @@ func (c *captures) stop() {
 // A capture is one overlay on its way to become an image.
 type capture struct {
 	e        *Exports
+	id       string // of the task
 	req      platter.CaptureRequest
 	task     catalog.Task
 	image    catalog.Image
@@ -124,19 +125,18 @@ func (e *Exports) Capture(ctx context.Context, req platter.CaptureRequest) (cata
 		return catalog.Task{}, err
 	}
 	req.Overlay = ov
-	c := &capture{e: e, req: req}
-	c.task.ID = uuid.NewString()
-	if err := e.captures.add(c.task.ID, ov.ID); err != nil {
+	c := &capture{e: e, id: uuid.NewString(), req: req}
+	if err := e.captures.add(c.id, ov.ID); err != nil {
 		return catalog.Task{}, err
 	}
 	if err := c.begin(ctx); err != nil {
 		c.undo(context.WithoutCancel(ctx))
-		e.captures.remove(c.task.ID)
+		e.captures.remove(c.id)
 		return catalog.Task{}, err
 	}
 	task := c.task
 	go func() { // captures.stop waits for it
-		defer e.captures.remove(task.ID)
+		defer e.captures.remove(c.id)
 		ctx, cancel := e.captures.context(context.WithoutCancel(ctx))
 		defer cancel()
 		c.run(ctx)
@@ -153,7 +153,7 @@ func (c *capture) begin(ctx context.Context) error {
 	}
 	img := derive(c.req, base)
 	c.task, err = c.e.cfg.Catalog.CreateTask(ctx, catalog.Task{
-		ID: c.task.ID, Type: taskType, Status: catalog.TaskPending, Owner: c.req.Owner, ImageID: img.ID,
+		ID: c.id, Type: taskType, Status: catalog.TaskPending, Owner: c.req.Owner, ImageID: img.ID,
 		RequestID: c.req.RequestID, UserID: c.req.UserID, Gateway: c.e.cfg.GatewayID,
 		Input: map[string]any{
 			"overlay_id": c.req.Overlay.ID, "image_id": img.ID, "disk_format": img.DiskFormat, "store": c.req.Store,
@@ -165,27 +165,44 @@ func (c *capture) begin(ctx context.Context) error {
 	}
 	// The protection comes last, so that a failed capture can be removed.
 	img.Protected = false
-	if c.image, err = c.e.cfg.Catalog.CreateImage(ctx, img); err != nil {
+	created, err := c.e.cfg.Catalog.CreateImage(ctx, img)
+	if err != nil {
+		// Only the answer may have been lost, so undo looks for the image,
+		// unless the id that the user chose was somebody else's.
+		if c.req.Image.ID == "" || !errors.Is(err, fs.ErrExist) {
+			c.image.ID = img.ID
+		}
 		return err
 	}
+	c.image = created
 	if c.disk, err = c.e.acquireOverlay(ctx, c.req.Overlay); err != nil {
 		return err
 	}
-	c.snapshot, err = c.disk.delta.Snapshot(ctx, ownSnapshot+"capture:"+c.task.ID)
+	c.snapshot, err = c.disk.delta.Snapshot(ctx, ownSnapshot+"capture:"+c.id)
 	return err
 }
 
-// undo takes back what begin did, as far as it came.
+// undo takes back what begin did, as far as it came. What is not there is no
+// error: an answer may have been lost, so everything is tried.
 func (c *capture) undo(ctx context.Context) {
-	var errs []error
-	errs = append(errs, c.dropSource(ctx), c.dropImage(ctx))
-	if !c.task.CreatedAt.IsZero() {
-		errs = append(errs, c.e.cfg.Catalog.DeleteTask(ctx, c.task.ID))
+	errs := []error{c.dropSource(ctx)}
+	if c.image.ID != "" {
+		_, err := c.e.cfg.Catalog.DeleteImage(ctx, c.image.ID)
+		errs = append(errs, absent(err))
 	}
+	errs = append(errs, absent(c.e.cfg.Catalog.DeleteTask(ctx, c.id)))
 	if err := errors.Join(errs...); err != nil {
 		c.e.log.WarnContext(ctx, "what a capture that did not begin left could not be removed; the next start tries again",
-			"task", c.task.ID, "err", err)
+			"task", c.id, "err", err)
 	}
+}
+
+// absent is err, unless that says that there is nothing.
+func absent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // dropSource forgets the snapshot and lets go of the overlay.
@@ -214,10 +231,7 @@ func (e *Exports) dropUnfinished(ctx context.Context, id string) error {
 	if err == nil && !img.Status.HasData() {
 		_, err = e.cfg.Catalog.DeleteImage(ctx, id)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return absent(err)
 }
 
 // derive makes the record of the new image: what the user chose, then what

@@ -24,6 +24,11 @@ const (
 
 	// endTime bounds what is written down when all is over.
 	endTime = 30 * time.Second
+
+	// endTries and endPause say how often that is tried while the catalog
+	// is away.
+	endTries = 6
+	endPause = 200 * time.Millisecond
 )
 
 // progress is how far the copying has come.
@@ -44,7 +49,7 @@ func (c *capture) run(ctx context.Context) {
 	defer cancel()
 	if e := c.dropSource(ctx); e != nil {
 		c.e.log.WarnContext(ctx, "the snapshot of a capture could not be deleted; the next start tries again",
-			"task", c.task.ID, "overlay", c.req.Overlay.ID, "err", e)
+			"task", c.id, "overlay", c.req.Overlay.ID, "err", e)
 	}
 	if err == nil && c.req.Image.Protected {
 		_, err = c.e.cfg.Catalog.UpdateImage(ctx, c.image.ID, func(img *catalog.Image) error {
@@ -65,7 +70,7 @@ func (c *capture) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	_, err := c.e.cfg.Catalog.UpdateTask(ctx, c.task.ID, func(t *catalog.Task) error {
+	_, err := c.e.cfg.Catalog.UpdateTask(ctx, c.id, func(t *catalog.Task) error {
 		t.Status = catalog.TaskProcessing
 		return nil
 	})
@@ -169,7 +174,7 @@ func (c *capture) report(ctx context.Context) (stop func()) {
 
 // note writes the progress down. That it fails is seen at the end.
 func (c *capture) note(ctx context.Context) {
-	c.e.cfg.Catalog.UpdateTask(ctx, c.task.ID, func(t *catalog.Task) error {
+	c.e.cfg.Catalog.UpdateTask(ctx, c.id, func(t *catalog.Task) error {
 		t.Progress = c.at()
 		t.Message = fmt.Sprintf("Copied %d MiB", t.Progress.Done>>20)
 		return nil
@@ -183,7 +188,25 @@ func (c *capture) at() catalog.Progress {
 // end writes down how the capture ended.
 func (c *capture) end(ctx context.Context, cause error) {
 	now := c.e.cfg.Now()
-	_, err := c.e.cfg.Catalog.UpdateTask(ctx, c.task.ID, func(t *catalog.Task) error {
+	log := c.e.log.With("task", c.id, "overlay", c.req.Overlay.ID, "image", c.image.ID, "request_id", c.req.RequestID)
+	err := c.close(ctx, now, cause)
+	for try := 1; errors.Is(err, catalog.ErrUnavailable) && try < endTries && ctx.Err() == nil; try++ {
+		time.Sleep(time.Duration(try) * c.e.pause)
+		err = c.close(ctx, now, cause)
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "how a capture ended could not be written down; the next start does", "err", err)
+	}
+	if cause != nil {
+		log.ErrorContext(ctx, "a capture failed", "err", cause)
+		return
+	}
+	log.InfoContext(ctx, "a capture has become an image", "took", now.Sub(c.task.CreatedAt))
+}
+
+// close ends the task.
+func (c *capture) close(ctx context.Context, now time.Time, cause error) error {
+	_, err := c.e.cfg.Catalog.UpdateTask(ctx, c.id, func(t *catalog.Task) error {
 		t.ExpiresAt = now.Add(c.e.cfg.TaskLife)
 		if cause != nil {
 			t.Status, t.Message = catalog.TaskFailure, failure(cause)
@@ -194,15 +217,7 @@ func (c *capture) end(ctx context.Context, cause error) {
 		t.Result = map[string]any{"image_id": c.image.ID}
 		return nil
 	})
-	log := c.e.log.With("task", c.task.ID, "overlay", c.req.Overlay.ID, "image", c.image.ID, "request_id", c.req.RequestID)
-	if err != nil {
-		log.ErrorContext(ctx, "how a capture ended could not be written down", "err", err)
-	}
-	if cause != nil {
-		log.ErrorContext(ctx, "a capture failed", "err", cause)
-		return
-	}
-	log.InfoContext(ctx, "a capture has become an image", "took", now.Sub(c.task.CreatedAt))
+	return err
 }
 
 // failure is what a task says to its owner.

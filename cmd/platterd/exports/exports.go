@@ -69,6 +69,8 @@ type Exports struct {
 	log  *slog.Logger
 	keys keyLocks
 
+	pause time.Duration // between tries while the catalog is away
+
 	captures captures
 
 	mu       sync.Mutex
@@ -94,7 +96,7 @@ func New(cfg Config) (*Exports, error) {
 	}
 	cfg.setDefaults()
 	cfg.TCP = reach(cfg.TCP)
-	e := &Exports{cfg: cfg, log: cfg.Logger, disks: map[string]*shared{}, sessions: map[*session]struct{}{}}
+	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, disks: map[string]*shared{}, sessions: map[*session]struct{}{}}
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

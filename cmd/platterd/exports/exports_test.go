@@ -31,7 +31,7 @@ import (
 // A rig is a gateway without doors, on memory and a temporary folder.
 type rig struct {
 	t      *testing.T
-	kv     *memkv.KV
+	kv     catalog.KV
 	store  *mem.Store
 	dir    string
 	change func(*Config)
@@ -51,6 +51,16 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	return r
 }
 
+// newRigOn is a rig whose catalog can fail.
+func newRigOn(t *testing.T, kv *brokenKV) *rig {
+	t.Helper()
+	kv.kv = memkv.New()
+	r := &rig{t: t, kv: kv, store: mem.New(), dir: t.TempDir(), now: time.Now()}
+	r.start()
+	t.Cleanup(func() { r.e.Close(); r.cat.Close() })
+	return r
+}
+
 // start is the start of a gateway, the first or after a stop.
 func (r *rig) start() {
 	r.t.Helper()
@@ -60,7 +70,7 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	stores := map[string]backends.Store{"mem": r.store}
-	if r.in, err = ingest.New(ingest.Config{Catalog: r.cat, Stores: stores, GatewayID: "gw"}); err != nil {
+	if r.in, err = ingest.New(ingest.Config{Catalog: r.cat, Stores: stores, GatewayID: "gw", RetryPause: time.Millisecond}); err != nil {
 		r.t.Fatal(err)
 	}
 	cfg := Config{
@@ -73,6 +83,7 @@ func (r *rig) start() {
 	if r.e, err = New(cfg); err != nil {
 		r.t.Fatal(err)
 	}
+	r.e.pause = time.Millisecond
 	if err := errors.Join(r.in.Recover(ctx), r.e.Recover(ctx)); err != nil {
 		r.t.Fatal(err)
 	}

@@ -40,15 +40,15 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 	if err != nil {
 		return catalog.Overlay{}, err
 	}
+	id := uuid.NewString()
+	defer e.keys.lock(id)()
 	ov, err := e.cfg.Catalog.CreateOverlay(ctx, catalog.Overlay{
-		ID: uuid.NewString(), Name: req.Name, ImageID: req.Image.ID, Owner: req.Owner,
+		ID: id, Name: req.Name, ImageID: req.Image.ID, Owner: req.Owner,
 		Gateway: e.cfg.GatewayID, Engine: engine, Store: req.Store, Size: size, Status: catalog.OverlayCreating,
 	})
-	if err != nil {
-		return ov, err
+	if err == nil {
+		err = e.createFile(ctx, ov)
 	}
-	defer e.keys.lock(ov.ID)()
-	err = e.createFile(ctx, ov)
 	if err == nil {
 		ov, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
 			o.Status = catalog.OverlayAvailable
@@ -56,9 +56,23 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 		})
 	}
 	if err != nil {
-		return ov, errors.Join(err, e.removeOverlay(context.WithoutCancel(ctx), ov.ID))
+		return ov, errors.Join(err, e.retract(context.WithoutCancel(ctx), id))
 	}
 	return ov, nil
+}
+
+// retract removes an overlay that was not made well. Only an answer may have
+// been lost, so the record may be there, and may say that all is well: it says
+// otherwise before the file goes. If that fails too, the next start decides.
+func (e *Exports) retract(ctx context.Context, id string) error {
+	_, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Status = catalog.OverlayDeleting
+		return nil
+	})
+	if absent(err) != nil {
+		return err
+	}
+	return e.removeOverlay(ctx, id)
 }
 
 // overlaySize decides how large an overlay is. It opens the image, so that an
@@ -258,10 +272,7 @@ func (e *Exports) removeOverlay(ctx context.Context, id string) error {
 	if err := e.remove(e.overlayDir(), e.overlayPath(id)); err != nil {
 		return fmt.Errorf("delete the file of overlay %s: %w", id, err)
 	}
-	if err := e.cfg.Catalog.DeleteOverlay(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return absent(e.cfg.Catalog.DeleteOverlay(ctx, id))
 }
 
 func (e *Exports) remove(dir, path string) error {
@@ -318,9 +329,19 @@ func (e *Exports) Snapshot(ctx context.Context, id, name string) (catalog.Overla
 		return nil
 	})
 	if err != nil {
-		return snap, errors.Join(err, d.delta.DeleteSnapshot(context.WithoutCancel(ctx), snap.ID))
+		ctx = context.WithoutCancel(ctx)
+		return snap, errors.Join(err, d.delta.DeleteSnapshot(ctx, snap.ID), e.forgetSnapshot(ctx, id, snap.ID))
 	}
 	return snap, nil
+}
+
+// forgetSnapshot takes a snapshot out of the record.
+func (e *Exports) forgetSnapshot(ctx context.Context, id, snapshot string) error {
+	_, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Snapshots = slices.DeleteFunc(o.Snapshots, func(s catalog.OverlaySnapshot) bool { return s.ID == snapshot })
+		return nil
+	})
+	return err
 }
 
 // DeleteSnapshot forgets a snapshot: first the file does, then the record.
@@ -337,11 +358,7 @@ func (e *Exports) DeleteSnapshot(ctx context.Context, id, snapshot string) error
 	if err := d.delta.DeleteSnapshot(ctx, snapshot); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
-		o.Snapshots = slices.DeleteFunc(o.Snapshots, func(s catalog.OverlaySnapshot) bool { return s.ID == snapshot })
-		return nil
-	})
-	return err
+	return e.forgetSnapshot(ctx, id, snapshot)
 }
 
 // here is usable for the HTTP door, where what another gateway has, or what
