@@ -180,7 +180,7 @@ func (g *gateway) diedRecords(life context.Context) error {
 // serveAll starts every door that is not switched off.
 func (g *gateway) serveAll(life context.Context) {
 	if ln := g.doors.nbdUnix; ln != nil {
-		g.run(func() error { return g.nbd.Serve(life, ln) })
+		g.run(func() error { return g.nbd.Serve(life, exports.Peers(ln)) })
 	}
 	if ln := g.doors.nbdTCP; ln != nil {
 		g.run(func() error { return g.nbd.Serve(life, ln) })
@@ -215,7 +215,7 @@ func (g *gateway) run(work func() error) {
 
 // newAPI makes the HTTP door: Glance's API, our own beside it, and health.
 func (g *gateway) newAPI() (_ *http.Server, err error) {
-	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports, Logger: g.log})
+	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports, Policy: api.DefaultPolicy{}, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}
