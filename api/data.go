@@ -1,16 +1,19 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/format"
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
@@ -45,7 +48,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = s.cfg.Data.Put(ctx, img.ID, r.Body, size, r.Header.Get("X-Image-Meta-Store"))
 	if err != nil {
-		refuseUpload(w, r, err)
+		refuseUpload(w, r, explain(img.ID, err))
 		return nil
 	}
 	wire.Audit(ctx, s.cfg.Logger, "image.upload", "image", img.ID)
@@ -70,17 +73,27 @@ func announcedSize(r *http.Request) (int64, error) {
 	return size, nil
 }
 
+// explain gives the refusal of an image file the words for who sent it.
+func explain(id string, err error) error {
+	refusal, ok := errors.AsType[*format.Refusal](err)
+	if !ok {
+		return err
+	}
+	looks := "is declared as " + refusal.Declared + " and looks like " + cmp.Or(refusal.Found, "no known format")
+	if refusal.Found == refusal.Declared {
+		looks = "is " + refusal.Found + " as declared, but must not be taken"
+	}
+	return wire.Errorf(http.StatusUnsupportedMediaType,
+		"The data for image %s was refused: it %s: %s. The image is queued again; upload other data, or first correct disk_format.",
+		id, looks, strings.TrimSuffix(wire.WithoutKind(refusal.Reason), "; correct disk_format"))
+}
+
 // refuseUpload answers with the reason and then takes what still comes for a
 // while: most clients read no answer before they have sent everything, and a
 // closed connection would leave them without the reason.
 func refuseUpload(w http.ResponseWriter, r *http.Request, err error) {
 	conn := http.NewResponseController(w)
 	conn.EnableFullDuplex() // without it the rest may be lost, not the answer
-	if wire.StatusOf(err) == http.StatusGone {
-		e := wire.AsError(err)
-		e.Plain = true
-		err = e
-	}
 	if rec, ok := w.(*wire.Recorder); ok {
 		rec.Err = err
 	}

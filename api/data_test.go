@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/seed-478a8fee/platter/api/wire"
+	"github.com/seed-478a8fee/platter/backends/format"
 )
 
 func TestParseRange(t *testing.T) {
@@ -182,6 +184,28 @@ func TestUploadErrors(t *testing.T) {
 	other := create(t, s, `{"disk_format":"raw","container_format":"bare"}`)
 	if w := do(s, "PUT", "/v2/images/"+other+"/file", "data", octets); w.Code != 500 || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("a broken store: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestRefusalText checks that who sent a bad file reads the cause, the object
+// and the remedy, and nothing of this program.
+func TestRefusalText(t *testing.T) {
+	s, data := newServer(t, nil)
+	id := create(t, s, `{"disk_format":"qcow2","container_format":"bare"}`)
+	for _, c := range []struct {
+		refusal format.Refusal
+		want    string
+	}{
+		{format.Refusal{Declared: "qcow2", Reason: "the content is not of the declared format; correct disk_format"},
+			"it is declared as qcow2 and looks like no known format: the content is not of the declared format. The image is queued again;"},
+		{format.Refusal{Declared: "qcow2", Found: "qcow2", Reason: "qcow2: feature bit 9: unsupported operation"},
+			"it is qcow2 as declared, but must not be taken: qcow2: feature bit 9. The image is queued again;"},
+	} {
+		data.fail = fmt.Errorf("image %s: %w", id, &c.refusal)
+		w := do(s, "PUT", "/v2/images/"+id+"/file", "data", octets, "Accept: text/plain")
+		if w.Code != 415 || !strings.Contains(w.Body.String(), "The data for image "+id+" was refused: "+c.want) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
 	}
 }
 

@@ -78,6 +78,9 @@ func (s *Server) listImages(w http.ResponseWriter, r *http.Request) error {
 	limit := q.Limit
 	q.Limit = max(limit, 1) // 0 would be all; even so the marker must be known
 	list, err := s.cfg.Catalog.Images(ctx, q)
+	if errors.Is(err, catalog.ErrMarker) {
+		err = noMarker(q.Marker)
+	}
 	if err != nil {
 		return err
 	}
@@ -168,7 +171,7 @@ func (s *Server) newImage(ctx context.Context, body map[string]any) (catalog.Ima
 	for key, value := range body {
 		if key == "id" {
 			img.ID, _ = value.(string)
-		} else if !setBase(&img, key, value) && value != nil {
+		} else if !setBase(&img, key, value) && !isHashName(key) && value != nil {
 			img.Properties[key], _ = value.(string)
 		}
 	}
@@ -186,7 +189,8 @@ func (s *Server) newImage(ctx context.Context, body map[string]any) (catalog.Ima
 	return img, s.checkQuotas(img, catalog.Image{})
 }
 
-// isHashName matches the two names that a create takes as plain properties.
+// isHashName matches the two names that a create takes and passes over: the
+// server sets them, and nobody would ever see what the client said.
 func isHashName(key string) bool { return key == "os_hash_algo" || key == "os_hash_value" }
 
 // checkNew checks the keys and values of a create.
@@ -277,10 +281,10 @@ func (s *Server) allowVisibility(ctx context.Context, img catalog.Image) error {
 // had as many before: one must be able to reduce them.
 func (s *Server) checkQuotas(img, before catalog.Image) error {
 	if n := countProperties(img); over(n, s.cfg.Limits.Properties) && n > countProperties(before) {
-		return quota("properties", s.cfg.Limits.Properties, n, true)
+		return quota("properties", s.cfg.Limits.Properties, n)
 	}
 	if n := len(img.Tags); over(n, s.cfg.Limits.Tags) && n > len(before.Tags) {
-		return quota("tags", s.cfg.Limits.Tags, n, true)
+		return quota("tags", s.cfg.Limits.Tags, n)
 	}
 	return nil
 }
@@ -296,11 +300,9 @@ func countProperties(img catalog.Image) (n int) {
 	return n
 }
 
-func quota(what string, limit, n int, plain bool) error {
-	err := wire.Errorf(http.StatusRequestEntityTooLarge,
+func quota(what string, limit, n int) error {
+	return wire.Errorf(http.StatusRequestEntityTooLarge,
 		"The limit of %s on one image is %d; this would make %d. Remove some first.", what, limit, n)
-	err.Plain = plain
-	return err
 }
 
 func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {

@@ -125,6 +125,10 @@ func (s *Server) healthcheck(w http.ResponseWriter, r *http.Request) error {
 			status, reason = http.StatusServiceUnavailable, "DISABLED BY FILE"
 		}
 	}
+	if r.Method == http.MethodHead && status == http.StatusOK {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	if wire.PrefersJSON(r) {
 		return wire.WriteJSON(w, status, object{"detailed": false, "reasons": []string{reason}})
 	}

@@ -139,7 +139,7 @@ func (s *Server) addMember(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if n := len(members) + 1; over(n, s.cfg.Limits.Members) {
-		return quota("members", s.cfg.Limits.Members, n, false)
+		return quota("members", s.cfg.Limits.Members, n)
 	}
 	m, err := s.cfg.Catalog.CreateMember(ctx, catalog.Member{Image: img.ID, Project: project, Status: catalog.MemberPending})
 	if errors.Is(err, fs.ErrExist) {

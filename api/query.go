@@ -22,6 +22,9 @@ func parseQuery(values url.Values, page Paging) (catalog.Query, error) {
 		return q, err
 	}
 	q.Limit, q.Marker = limit, last(values, "marker")
+	if values.Has("marker") && q.Marker == "" {
+		return q, noMarker("")
+	}
 	if q.Sort, q.OneDir, err = parseSort(values); err != nil {
 		return q, err
 	}
@@ -41,6 +44,10 @@ func parseQuery(values url.Values, page Paging) (catalog.Query, error) {
 
 func badQuery(format string, args ...any) error {
 	return wire.Errorf(http.StatusBadRequest, format, args...)
+}
+
+func noMarker(id string) error {
+	return badQuery("No image found with ID %.255s, which the list should begin after. Begin again without a marker.", id)
 }
 
 func last(values url.Values, key string) string {
@@ -116,6 +123,7 @@ func splitSort(s string) (names, dirs []string) {
 func addFilter(q *catalog.Query, key, v string) (err error) {
 	switch key {
 	case "limit", "marker", "sort", "sort_key", "sort_dir", "tag":
+	case "deleted": // older clients say that they want no deleted images; nobody gets any
 	case "visibility":
 		q.Visibility = catalog.Visibility(v)
 		if v != "" && v != "all" && !q.Visibility.Valid() {
@@ -300,7 +308,7 @@ func addNumberOrProperty(q *catalog.Query, key, v string) error {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
 	if err != nil {
-		return badQuery("Unable to filter on a range with the non-numeric value %.60q for %s.", v, key)
+		return badQuery("Unable to filter %s by %.60q: it must be a whole number that 64 bits hold.", key, v)
 	}
 	r := catalog.Range{Column: catalog.Column(column), Min: &n, Max: &n}
 	switch bound {

@@ -416,3 +416,27 @@ func TestPanic(t *testing.T) {
 		t.Errorf("a panic: %d %s", w.Code, w.Body)
 	}
 }
+
+// TestNoKeyTwice checks that what a client calls like a property of ours does
+// not show beside it.
+func TestNoKeyTwice(t *testing.T) {
+	s, _ := newServer(t, nil)
+	w := do(s, "POST", "/v2/images", `{"os_hash_algo": "mine", "os_hash_value": null}`)
+	if w.Code != 201 {
+		t.Fatalf("create: %d %s", w.Code, w.Body)
+	}
+	if err := wire.CheckJSON(w.Body.Bytes()); err != nil {
+		t.Errorf("%v: %s", err, w.Body)
+	}
+}
+
+// TestQuotaForm checks that a quota is refused in the form the client accepts.
+func TestQuotaForm(t *testing.T) {
+	s, _ := newServer(t, func(c *Config) { c.Limits.Properties, c.Limits.Tags = 1, 1 })
+	for _, body := range []string{`{"a": "1", "b": "2"}`, `{"tags": ["a", "b"]}`} {
+		w := do(s, "POST", "/v2/images", body, "Accept: application/json")
+		if w.Code != 413 || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %v", body, w.Code, w.Header())
+		}
+	}
+}

@@ -134,7 +134,7 @@ func (s *Server) addTag(w http.ResponseWriter, r *http.Request) error {
 		img.Tags = append(img.Tags, tag)
 		slices.Sort(img.Tags)
 		if n := len(img.Tags); over(n, s.cfg.Limits.Tags) {
-			return quota("tags", s.cfg.Limits.Tags, n, false)
+			return quota("tags", s.cfg.Limits.Tags, n)
 		}
 		return nil
 	})

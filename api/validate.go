@@ -67,6 +67,10 @@ func (c checker) problem(key string, value any) string {
 		return nullOr(value, problemInteger)
 	case "checksum":
 		return nullOr(value, func(v any) string { return problemText(v, 32) })
+	case "os_hash_algo":
+		return nullOr(value, func(v any) string { return problemText(v, 64) })
+	case "os_hash_value":
+		return nullOr(value, func(v any) string { return problemText(v, 128) })
 	case "tags":
 		return problemTags(value)
 	case "cinder_encryption_key_deletion_policy":

@@ -268,6 +268,24 @@ func TestPutRefusesFormats(t *testing.T) {
 	b.untouched()
 }
 
+// TestPutEmpty: nothing at all is an image of every format.
+func TestPutEmpty(t *testing.T) {
+	for _, name := range []string{"raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ploop", "ami"} {
+		for _, size := range []int64{-1, 0} {
+			b := simple(t, nil)
+			b.image(name)
+			if err := b.in.Put(t.Context(), imageID, bytes.NewReader(nil), size, ""); err != nil {
+				t.Errorf("%s, announced %d: %v", name, size, err)
+				continue
+			}
+			img, err := b.in.cfg.Catalog.Image(t.Context(), imageID)
+			if err != nil || img.Status != catalog.StatusActive || *img.Size != 0 || img.Checksum != "d41d8cd98f00b204e9800998ecf8427e" {
+				t.Errorf("%s, announced %d: %+v, %v", name, size, img, err)
+			}
+		}
+	}
+}
+
 func TestPutDiskFull(t *testing.T) {
 	for _, size := range []int64{-1, 3 << 20} {
 		b := newBench(t, memkv.New(), mem.NewLimited(2<<20), nil, nil)

@@ -72,7 +72,7 @@ func (in *Ingest) prepare(ctx context.Context, id string, size int64, store stri
 	}
 	s := in.cfg.Stores[store]
 	if s == nil {
-		return nil, fmt.Errorf("store %.64q: %w; there are %s", store, ErrStore, in.cfg.names())
+		return nil, fmt.Errorf("store %.64q: %w; name one of: %s", store, ErrStore, in.cfg.names())
 	}
 	if err := in.checkSize(size); err != nil {
 		return nil, err
@@ -124,8 +124,10 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 	if err := w.Commit(ctx); err != nil {
 		return fmt.Errorf("store %s: commit: %w", u.rec.Store, err)
 	}
-	if err := u.verify(ctx); err != nil {
-		return err
+	if size > 0 {
+		if err := u.verify(ctx); err != nil {
+			return err
+		}
 	}
 	return u.finish(ctx, size, verdict)
 }
@@ -145,6 +147,10 @@ func (u *upload) receive(ctx context.Context, w io.Writer, body io.Reader) (int6
 		return 0, format.Verdict{}, fmt.Errorf("%w: %d bytes came of %d that were announced", ErrBody, size, u.announced)
 	}
 	verdict, err := u.inspector.Finish()
+	if size == 0 && u.img.DiskFormat != "raw" {
+		// Nothing is of no format, but the Image API takes it as any.
+		return 0, format.Verdict{Format: u.img.DiskFormat, VirtualSize: -1}, nil
+	}
 	return size, verdict, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,7 +15,6 @@ import (
 type Error struct {
 	Status int
 	Header http.Header // sent with the answer; may be nil
-	Plain  bool        // always text/plain, whatever the client accepts
 	Err    error       // the text, and what errors.Is may ask for
 }
 
@@ -50,11 +50,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Status == http.StatusInternalServerError {
 		text = "The gateway failed to do this; the log has the cause under the request id " + RequestID(r.Context()) + "."
 	}
-	kind := acceptedForm(r)
-	if e.Plain {
-		kind = formPlain
-	}
-	body, contentType := errorBody(kind, e.Status, text, RequestID(r.Context()))
+	body, contentType := errorBody(acceptedForm(r), e.Status, text, RequestID(r.Context()))
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -70,7 +66,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 func AsError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
-		return &Error{Status: e.Status, Header: e.Header, Plain: e.Plain, Err: err}
+		return &Error{Status: e.Status, Header: e.Header, Err: err}
 	}
 	out := &Error{Status: StatusOf(err), Err: err}
 	if out.Status == http.StatusServiceUnavailable {
@@ -85,12 +81,22 @@ func AsError(err error) *Error {
 func userText(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
-		return e.Error()
+		return WithoutKind(e.Error())
 	}
 	if text := textOfType(err); text != "" {
-		return text
+		return WithoutKind(text)
 	}
-	return err.Error()
+	return WithoutKind(err.Error())
+}
+
+// WithoutKind returns the text of an error without the borrowed sentinel that
+// often ends it: "…: unsupported operation" is for programs, and people have
+// the status.
+func WithoutKind(text string) string {
+	for _, kind := range []error{errors.ErrUnsupported, fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, fs.ErrInvalid} {
+		text = strings.TrimSuffix(text, ": "+kind.Error())
+	}
+	return text
 }
 
 // The three forms of an error body.

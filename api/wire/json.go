@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -63,9 +65,41 @@ func ParseJSON(b []byte, dst any) error {
 	dec.UseNumber()
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(dst); err != nil {
-		return Errorf(http.StatusBadRequest, "The request body does not fit: %w", err)
+		return misfit(err)
 	}
 	return nil
+}
+
+// misfit says in the words of JSON what the decoder says in those of Go.
+func misfit(err error) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return Errorf(http.StatusBadRequest, "The request body does not fit: %s.", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	where := "The request body"
+	if wrong.Field != "" {
+		where = strconv.Quote(wrong.Field) + " in the request body"
+	}
+	return Errorf(http.StatusBadRequest, "%s must be %s; it is of type %s.", where, jsonName(wrong.Type), wrong.Value)
+}
+
+func jsonName(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number that fits"
 }
 
 // CheckJSON tells whether b is exactly one JSON value that is UTF-8, has no
