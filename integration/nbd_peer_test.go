@@ -141,6 +141,13 @@ func (p *peer) closed() {
 	}
 }
 
+// leave ends the connection in good order.
+func (p *peer) leave() {
+	p.t.Helper()
+	p.begin(ask{cmd: cDisc})
+	p.closed()
+}
+
 // greet reads the greeting and answers it.
 func (p *peer) greet(flags uint32) *peer {
 	p.t.Helper()
@@ -208,15 +215,14 @@ func (p *peer) inStep() {
 
 // info is what INFO and GO tell.
 type info struct {
-	size               uint64
-	flags              uint16
-	name, text         string
-	named              bool
-	min, pref, max     uint32
-	kinds              []uint16
-	refused            uint32
-	why                string
-	unnamed, described bool
+	size           uint64
+	flags          uint16
+	name, text     string
+	named          bool
+	min, pref, max uint32
+	kinds          []uint16
+	refused        uint32
+	why            string
 }
 
 // ask asks with INFO or GO.
@@ -345,6 +351,22 @@ func (p *peer) wire(a *ask) []byte {
 	}
 	p.sent[a.cookie] = *a
 	return pack(nbdRequest, a.flags, a.cmd, a.cookie, a.off, a.n, a.payload)
+}
+
+// stream sends requests while the caller reads replies, then does what end
+// says. The caller waits for what it returns.
+func (p *peer) stream(end func(), asks ...ask) (sent chan struct{}) {
+	var b []byte
+	for i := range asks {
+		b = append(b, p.wire(&asks[i])...)
+	}
+	sent = make(chan struct{})
+	go func() {
+		defer close(sent)
+		p.c.Write(b)
+		end()
+	}()
+	return sent
 }
 
 // do sends a request and returns its answer.

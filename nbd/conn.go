@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -100,6 +101,9 @@ func (c *conn) run() {
 	defer close(c.done)
 	defer c.s.forget(c)
 	err := c.talk()
+	if err == nil { // all is done and sent
+		c.closeExport()
+	}
 	if cause := context.Cause(c.ctx); cause != nil {
 		err = cause
 	}
@@ -124,7 +128,7 @@ func (c *conn) farewell(err error) {
 		}
 	case err == nil || errors.Is(err, errDrained):
 		c.s.log.Info("nbd: connection closed", args...)
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		c.s.log.Info("nbd: client hung up", args...)
 	default:
 		c.s.log.Warn("nbd: connection ended", append(args, "error", err)...)
@@ -207,8 +211,10 @@ func (c *conn) settle() error {
 }
 
 // linger closes our half and waits a moment for the client to close its own.
-// A socket closed with bytes unread takes our last replies with it.
+// A socket closed with bytes unread takes our last replies with it. The export
+// is closed before: who has seen the end of the connection may open it again.
 func (c *conn) linger() {
+	c.closeExport()
 	half, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
@@ -324,6 +330,7 @@ func (c *conn) enter() {
 	if c.metaExport != c.name || !c.structured {
 		c.meta = false // it was chosen for another export
 	}
+	c.troubled.Store(false) // that an export asked for before was not there is another matter
 	c.dev, _ = c.export.Disk.(block.Device)
 	c.size = c.export.Disk.Size()
 	c.flags = c.transmissionFlags()

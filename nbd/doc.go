@@ -67,7 +67,7 @@
 //	                    all data, never behind some. Length 0 succeeds
 //	WRITE (1)           the payload is read whatever we answer. Length 0 succeeds
 //	DISC (2)            what is in flight is done and answered, then we close; the same if the
-//	                    client closes its half
+//	                    client closes its half. Who has seen us close finds the export free
 //	FLUSH (3)           every write answered before is on stable storage; range is ignored
 //	TRIM (4)            block.Discard; any length
 //	CACHE (5)           block.Prefetch; succeeds whatever comes of it; any length
