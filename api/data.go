@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -17,13 +16,8 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
-const (
-	// pieceSize is how much a download reads and sends at once.
-	pieceSize = 512 << 10
-
-	// drainTime is how long the rest of a refused upload is taken.
-	drainTime = 10 * time.Second
-)
+// pieceSize is how much a download reads and sends at once.
+const pieceSize = 512 << 10
 
 // upload hands the body on as it comes.
 func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
@@ -46,10 +40,8 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	err = s.cfg.Data.Put(ctx, img.ID, r.Body, size, r.Header.Get("X-Image-Meta-Store"))
-	if err != nil {
-		refuseUpload(w, r, explain(img.ID, err))
-		return nil
+	if err := s.cfg.Data.Put(ctx, img.ID, r.Body, size, r.Header.Get("X-Image-Meta-Store")); err != nil {
+		return explain(img.ID, err)
 	}
 	wire.Audit(ctx, s.cfg.Logger, "image.upload", "image", img.ID)
 	w.WriteHeader(http.StatusNoContent)
@@ -86,28 +78,6 @@ func explain(id string, err error) error {
 	return wire.Errorf(http.StatusUnsupportedMediaType,
 		"The data for image %s was refused: it %s: %s. The image is queued again; upload other data, or first correct disk_format.",
 		id, looks, strings.TrimSuffix(wire.WithoutKind(refusal.Reason), "; correct disk_format"))
-}
-
-// refuseUpload answers with the reason and then takes what still comes for a
-// while: most clients read no answer before they have sent everything, and a
-// closed connection would leave them without the reason.
-func refuseUpload(w http.ResponseWriter, r *http.Request, err error) {
-	conn := http.NewResponseController(w)
-	conn.EnableFullDuplex() // without it the rest may be lost, not the answer
-	if rec, ok := w.(*wire.Recorder); ok {
-		rec.Err = err
-	}
-	wire.WriteError(w, r, err)
-	conn.Flush()
-	if r.Header.Get("Expect") != "" {
-		return
-	}
-	buf := make([]byte, 64<<10)
-	for end := time.Now().Add(drainTime); time.Now().Before(end); {
-		if _, err := r.Body.Read(buf); err != nil {
-			return
-		}
-	}
 }
 
 func (s *Server) download(w http.ResponseWriter, r *http.Request) error {

@@ -1,15 +1,20 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/format"
@@ -220,5 +225,70 @@ func TestEmptyImage(t *testing.T) {
 	}
 	if w := do(s, "GET", "/v2/images/"+id+"/file", ""); w.Code != 200 || w.Header().Get("Content-Length") != "0" {
 		t.Errorf("empty: %d %v", w.Code, w.Header())
+	}
+}
+
+// TestRefusedBeforeReading checks that who sends 30 MiB before it looks gets
+// the reason of a refusal for which not a byte was read.
+func TestRefusedBeforeReading(t *testing.T) {
+	s, _ := newServer(t, nil)
+	id := create(t, s, `{"disk_format":"raw","container_format":"bare"}`)
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	for _, c := range []struct {
+		path, kind string
+		want       string
+	}{
+		{id + "/file", "text/plain", "415"}, {uuid.NewString() + "/file", "application/octet-stream", "404"},
+		{id + "/stage", "application/octet-stream", "404"}, {id + "/members", "application/octet-stream", "405"},
+	} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "PUT /v2/images/%s HTTP/1.1\r\nHost: gateway\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", c.path, c.kind, 30<<20)
+		if _, err := conn.Write(make([]byte, 30<<20)); err != nil {
+			t.Errorf("%s: sending: %v", c.path, err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.HasPrefix(line, "HTTP/1.1 "+c.want) {
+			t.Errorf("%s: %q %v, want %s", c.path, line, err, c.want)
+		}
+		conn.Close()
+	}
+}
+
+// TestExpect checks that who asks before it sends gets the answer at once.
+func TestExpect(t *testing.T) {
+	s, _ := newServer(t, nil)
+	id := create(t, s, `{"disk_format":"raw","container_format":"bare"}`)
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	for path, want := range map[string]string{id + "/file": "100", "nothing/file": "404", id: "405"} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		fmt.Fprintf(conn, "PUT /v2/images/%s HTTP/1.1\r\nHost: gateway\r\n%s\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", path, octets)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.HasPrefix(line, "HTTP/1.1 "+want) {
+			t.Errorf("%s: %q %v, want %s", path, line, err, want)
+		}
+		conn.Close()
+	}
+}
+
+// TestMemberQuota has many clients reach for the last places.
+func TestMemberQuota(t *testing.T) {
+	s, _ := newServer(t, func(c *Config) { c.Limits.Members = 5 })
+	id := create(t, s, `{}`)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() { do(s, "POST", "/v2/images/"+id+"/members", `{"member":"p`+itoa(i)+`"}`) })
+	}
+	wg.Wait()
+	if n := strings.Count(do(s, "GET", "/v2/images/"+id+"/members", "").Body.String(), "member_id"); n != 5 {
+		t.Errorf("%d members, want 5", n)
 	}
 }

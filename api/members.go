@@ -129,6 +129,8 @@ func (s *Server) addMember(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.adding.Lock() // or many at once would pass the quota together
+	defer s.adding.Unlock()
 	members, err := s.cfg.Catalog.Members(ctx, img.ID)
 	if err != nil {
 		return err

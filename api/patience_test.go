@@ -98,6 +98,40 @@ func TestPatience(t *testing.T) {
 			}
 		})
 	})
+	for name, request := range map[string]string{
+		"silent and unread": "GET /v2/images HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n",
+		"silent and asked":  "POST /v2/images HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n",
+		"silent in chunks":  "GET /v2/images/x HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := dial(t, s)
+				start := time.Now()
+				go io.WriteString(c, request)
+				io.ReadAll(c)
+				if time.Since(start) > 2*wire.Patience {
+					t.Errorf("cut after %v", time.Since(start))
+				}
+			})
+		})
+	}
+	t.Run("a few words, a byte at a time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := dial(t, s)
+			go func() {
+				io.WriteString(c, "POST /v2/images HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100000\r\n\r\n")
+				for _, err := c.Write([]byte("[")); err == nil; _, err = c.Write([]byte("[")) {
+					time.Sleep(10 * time.Second)
+				}
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || resp.StatusCode != 408 {
+				t.Errorf("%+v %v", resp, err)
+			}
+			c.Close()
+			time.Sleep(time.Minute)
+		})
+	})
 	t.Run("slow header", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := dial(t, s)

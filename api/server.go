@@ -98,7 +98,8 @@ type Server struct {
 	guard   guard
 	router  *wire.Router
 	schemas map[string]json.RawMessage
-	pieces  sync.Pool // of *[pieceSize]byte
+	pieces  sync.Pool  // of *[pieceSize]byte
+	adding  sync.Mutex // held while a member is counted and added
 }
 
 // New builds a Server.
@@ -159,10 +160,12 @@ func (s *Server) Routes() []wire.Route { return s.router.Routes() }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := &wire.Recorder{ResponseWriter: w}
-	r.Body = wire.PatientBody(w, r)
 	global, err := wire.GlobalID(r)
 	id := wire.NewRequestID()
 	r = r.WithContext(wire.WithRequestID(r.Context(), id, global))
+	// r is our own copy now: in the other the HTTP server looks for its own
+	// body, to know of clients that wait for "100 Continue".
+	r.Body = wire.PatientBody(w, r)
 	rec.Header().Set(wire.RequestIDHeader, id)
 	defer func() { s.over(rec, r, start, recover()) }()
 	if err == nil {
@@ -171,7 +174,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.dispatch(rec, r)
 	}
-	wire.Finish(rec, r, err)
+	wire.Refuse(rec, r, err)
 }
 
 // over logs a request. A panic becomes an answer, unless it was meant to cut

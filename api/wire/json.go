@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -27,14 +29,31 @@ func ReadBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	b, err := io.ReadAll(io.LimitReader(&hurried{r.Body, time.Now().Add(Patience)}, limit+1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, Errorf(http.StatusRequestTimeout, "The body of %d bytes at most did not come within %v: %w", limit, Patience, err)
+	}
 	if err != nil {
-		return nil, Errorf(http.StatusBadRequest, "reading the body: %w", err)
+		return nil, Errorf(http.StatusBadRequest, "The body broke off: %w", err)
 	}
 	if int64(len(b)) > limit {
 		return nil, tooLong(limit)
 	}
 	return b, nil
+}
+
+// hurried is a body that must have come by a certain time: who sends an image
+// may take hours, who sends a few words may not.
+type hurried struct {
+	r  io.Reader
+	by time.Time
+}
+
+func (h *hurried) Read(p []byte) (int, error) {
+	if time.Now().After(h.by) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return h.r.Read(p)
 }
 
 func tooLong(limit int64) error {

@@ -189,3 +189,39 @@ func TestGlobalID(t *testing.T) {
 		t.Errorf("an id with a space: %q, %v", id, err)
 	}
 }
+
+// TestKindIsNotShown checks that the sentinels that errors borrow are for
+// programs.
+func TestKindIsNotShown(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("transport tls is not built yet: %w", errors.ErrUnsupported),
+		fmt.Errorf("image x has no data yet: %w", fs.ErrNotExist),
+		fmt.Errorf("outer: %w", Errorf(409, "name taken: %w", fs.ErrExist)),
+		&format.Refusal{Reason: "bit 9: unsupported operation"},
+	} {
+		w := httptest.NewRecorder()
+		WriteError(w, httptest.NewRequest("GET", "/", nil), err)
+		if s := w.Body.String(); strings.Contains(s, "unsupported operation") || strings.Contains(s, "file ") || strings.Contains(s, "outer") {
+			t.Errorf("%v: %s", err, s)
+		}
+	}
+}
+
+func TestMisfit(t *testing.T) {
+	var dst struct {
+		Name string   `json:"name"`
+		Size int      `json:"size"`
+		Tags []string `json:"tags"`
+	}
+	for body, want := range map[string]string{
+		`[]`:            "The request body must be an object; it is of type array.",
+		`{"name": 5}`:   `"name" in the request body must be a string; it is of type number.`,
+		`{"size": 1.5}`: `"size" in the request body must be a whole number that fits; it is of type number 1.5.`,
+		`{"tags": {}}`:  `"tags" in the request body must be an array; it is of type object.`,
+		`{"other": 1}`:  `The request body does not fit: unknown field "other".`,
+	} {
+		if err := ParseJSON([]byte(body), &dst); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+}
