@@ -229,7 +229,7 @@ func (a *audit) snapshots(ctx context.Context, l layout) error {
 		return err
 	}
 	for _, s := range list {
-		if s.L1Entries > qcow2.MaxL1Bytes/8 || s.diskSize(a.d)>>spanBits > int64(s.L1Entries) {
+		if s.L1Entries > qcow2.MaxL1Bytes/8 || (s.diskSize(a.d)+1<<spanBits-1)>>spanBits > int64(s.L1Entries) {
 			return decode.Corrupt("snapshot %s has an L1 table of %d entries for %d bytes", s.ID, s.L1Entries, s.diskSize(a.d))
 		}
 		l1, err := a.l1Table("L1 table of snapshot "+s.ID, int64(s.L1Offset), int(s.L1Entries))

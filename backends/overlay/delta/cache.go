@@ -2,6 +2,7 @@ package delta
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -69,11 +70,7 @@ type cache struct {
 
 func (c *cache) init(limit int) {
 	c.limit = max(limit, 16)
-	c.reset()
-}
-
-func (c *cache) reset() {
-	c.at, c.ring, c.hand, c.dirty = map[int64]*slice{}, nil, 0, nil
+	c.at = map[int64]*slice{}
 }
 
 // place returns a slice for at that is being loaded. What it displaces was
@@ -93,6 +90,19 @@ func (c *cache) place(at int64) *slice {
 	}
 	c.ring = append(c.ring, s)
 	return s
+}
+
+// forget drops the slices of tables that nobody uses any more. Places is
+// ascending.
+func (m *mapping) forget(places []int64) {
+	m.Lock()
+	defer m.Unlock()
+	for at, s := range m.cache.at {
+		if _, gone := slices.BinarySearch(places, at&^(clusterSize-1)); gone {
+			delete(m.cache.at, at)
+			s.at = -1
+		}
+	}
 }
 
 func (c *cache) remove(s *slice) {

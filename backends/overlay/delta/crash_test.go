@@ -231,7 +231,7 @@ func stampedBase(size int) memory {
 // TestPowerLoss cuts the power at random moments of random work, and again
 // while the file is being mended.
 func TestPowerLoss(t *testing.T) {
-	rounds := 8
+	rounds := soak(8)
 	if testing.Short() {
 		rounds = 3
 	}
@@ -245,7 +245,7 @@ func TestPowerLoss(t *testing.T) {
 
 // TestPowerLossParallel does the same with several writers.
 func TestPowerLossParallel(t *testing.T) {
-	for seed := range 3 {
+	for seed := range soak(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			powerLoss(t, 100+uint64(seed), 4)

@@ -87,7 +87,12 @@ func publish(cfg Config, f localfs.File, temp string) error {
 	if err != nil {
 		return err
 	}
-	return cfg.FS.SyncDir(filepath.Dir(cfg.Path))
+	if err := cfg.FS.SyncDir(filepath.Dir(cfg.Path)); err != nil {
+		// Nobody knows whether it will be there after a crash, so it must not
+		// be there now.
+		return errors.Join(err, cfg.FS.Remove(cfg.Path))
+	}
+	return nil
 }
 
 // format writes header, refcount table, one refcount block and L1 table.

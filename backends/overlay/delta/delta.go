@@ -86,6 +86,7 @@ type Delta struct {
 	broken atomic.Pointer[error] // why nothing more is written
 	closed atomic.Bool
 
+	frozen *rewrite   // of which the disk may not have the end; changes with the gate alone
 	growth sync.Mutex // held to make an L2 table
 	m      mapping
 	refs   refcounts

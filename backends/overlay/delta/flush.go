@@ -206,9 +206,12 @@ func (d *Delta) relieve(ctx context.Context) error {
 }
 
 // reclaim frees what waits to be freed, and tells whether there was anything.
+// While a snapshot is being deleted its space waits for that.
 func (d *Delta) reclaim(ctx context.Context) bool {
+	d.gate.RLock()
 	d.m.RLock()
-	n := len(d.m.dropped)
+	waits := len(d.m.dropped) > 0 || d.frozen != nil
 	d.m.RUnlock()
-	return n > 0 && d.share(ctx) == nil
+	d.gate.RUnlock()
+	return waits && d.share(ctx) == nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -36,6 +37,14 @@ func stamp(p []byte, id uint64) []byte {
 		binary.LittleEndian.PutUint64(p[i:], id)
 	}
 	return p
+}
+
+// soak is n, and many times n for a soak test: PLATTER_SOAK=1.
+func soak(n int) int {
+	if os.Getenv("PLATTER_SOAK") != "" {
+		return n * 40
+	}
+	return n
 }
 
 func newFS(t testing.TB) *crashfs.FS {

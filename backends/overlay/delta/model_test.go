@@ -271,11 +271,13 @@ func runModel(t *rapid.T, fsys *crashfs.FS, quota int64) {
 }
 
 func TestModel(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) { runModel(rt, newFS(t), 0) })
+	for range soak(1) {
+		rapid.Check(t, func(rt *rapid.T) { runModel(rt, newFS(t), 0) })
+	}
 }
 
 func TestModelQuota(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		runModel(rt, newFS(t), 7*clusterSize)
-	})
+	for range soak(1) {
+		rapid.Check(t, func(rt *rapid.T) { runModel(rt, newFS(t), 7*clusterSize) })
+	}
 }

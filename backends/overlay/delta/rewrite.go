@@ -4,25 +4,27 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
 )
 
 // A rewrite makes new metadata beside the old: L1 and L2 tables of the active
 // tree, refcounts, table of snapshots. One write to the header's sector then
 // switches to it, so snapshots come and go at once, with all refcounts and
-// flags that this changes. Nobody flushes meanwhile, and nobody writes, except
-// that for a new snapshot they may go on before the disk is waited for.
+// flags that this changes. Nobody flushes meanwhile. Nobody writes either
+// until the new metadata is written, but they may go on before the disk has it.
 type rewrite struct {
 	d       *Delta
 	old     counts      // what must not be touched before the switch
 	counts  counts      // what will be
 	snaps   []*snapshot // that there will be
 	share   bool        // the old active tree becomes a snapshot's
-	release func()      // with share, lets others write again
-	held    []int64     // places that are free only after the switch
+	release func()      // lets others write again
+	held    []int64     // places that are free only after the switch, ascending
 	hint    int64
-	taken   int64 // clusters of new metadata
-	freed   int64 // bytes of what is dropped
+	taken   []block.Extent // of new metadata
+	freed   int64          // bytes of what is dropped
+	need    int64          // bytes that were charged for it beforehand
 	l1      []uint64
 	layout  layout
 
@@ -32,8 +34,11 @@ type rewrite struct {
 
 // newRewrite begins with all that there is, less the metadata that is
 // replaced. With share the old active tables stay, for a snapshot.
-func (d *Delta) newRewrite(share bool) (*rewrite, error) {
-	w := &rewrite{d: d, old: d.refs.counts, counts: d.refs.counts.clone(), share: share, snaps: slices.Clone(d.snaps.list), layout: d.layout()}
+func (d *Delta) newRewrite(share bool, release func()) *rewrite {
+	w := &rewrite{
+		d: d, old: d.refs.counts, counts: d.refs.counts.clone(), share: share, release: release,
+		snaps: slices.Clone(d.snaps.list), layout: d.layout(),
+	}
 	l := w.layout
 	w.drop(l.tableAt, l.tableSize)
 	for _, p := range w.old {
@@ -45,7 +50,7 @@ func (d *Delta) newRewrite(share bool) (*rewrite, error) {
 		w.drop(l.snapshotAt, d.snaps.clusters)
 	}
 	if share {
-		return w, nil
+		return w
 	}
 	w.drop(l.l1At, clusters(int64(l.l1Entries)*8))
 	for _, e := range d.m.active.l1 {
@@ -53,7 +58,7 @@ func (d *Delta) newRewrite(share bool) (*rewrite, error) {
 			w.drop(at, 1)
 		}
 	}
-	return w, nil
+	return w
 }
 
 // drop takes a reference from n clusters of metadata.
@@ -122,7 +127,7 @@ func (w *rewrite) take(n int) (int64, error) {
 	for k := range int64(n) {
 		w.counts.add(i+k, 1)
 	}
-	w.taken += int64(n)
+	w.taken = append(w.taken, block.Extent{Off: i << clusterBits, Len: int64(n) << clusterBits})
 	return i << clusterBits, w.d.refs.reach(w.d, (i+int64(n))<<clusterBits)
 }
 
@@ -136,22 +141,18 @@ func (w *rewrite) put(b []byte) (int64, error) {
 }
 
 // run writes the new metadata, switches to it and frees the old. Before the
-// switch an error changes nothing.
+// switch an error changes nothing. After it the caller lets go of all locks
+// and calls thaw.
 func (w *rewrite) run() error {
 	d := w.d
-	if err := w.copyTree(); err != nil {
-		return err
+	for _, step := range []func() error{w.copyTree, w.putSnapshots, w.putRefcounts} {
+		if err := step(); err != nil {
+			w.undo()
+			return err
+		}
 	}
-	if err := w.putSnapshots(); err != nil {
-		return err
-	}
-	if err := w.putRefcounts(); err != nil {
-		return err
-	}
-	if w.share {
-		w.adopt()
-		w.release()
-	}
+	w.adopt()
+	w.release()
 	if err := d.sync(); err != nil {
 		return err
 	}
@@ -161,18 +162,22 @@ func (w *rewrite) run() error {
 	d.snaps.Lock()
 	d.snaps.list, d.snaps.clusters = w.snaps, clusters(int64(len(encodeSnapshots(w.snaps))))
 	d.snaps.Unlock()
-	if w.share {
-		d.refs.free(d, w.held)
-		return nil
-	}
-	w.install()
+	w.free()
 	return nil
 }
 
+// undo frees the disk space of what was written and will not be used.
+func (w *rewrite) undo() {
+	w.d.used.Add(-w.need)
+	for _, e := range w.taken {
+		w.d.punch(e.Off, e.Len)
+	}
+}
+
 // adopt lets memory go ahead of the file, so that writes need not wait for the
-// disk. It is safe when the old tree becomes a snapshot: all its clusters are
-// shared in the new one, so nobody writes to them, and nothing that the old
-// header points to is free. As nobody flushes, the file stays as it was.
+// disk. What the old header points to must stay as it is until the switch:
+// none of it is free before that, and none of it is ours to change, even if it
+// will be (see Delta.ours). As nobody flushes, the file stays as it was.
 func (w *rewrite) adopt() {
 	d := w.d
 	for k, p := range w.old {
@@ -185,19 +190,36 @@ func (w *rewrite) adopt() {
 	for _, at := range w.held {
 		w.counts.add(at>>clusterBits, 1)
 	}
+	d.frozen = w
 	d.m.Lock()
 	d.m.active = &tree{w.l1}
 	d.m.Unlock()
-	w.useCounts()
-}
-
-func (w *rewrite) useCounts() {
-	d := w.d
 	d.refs.Lock()
 	d.refs.counts, d.refs.hint = w.counts, 0
 	d.refs.table, d.refs.entries = w.layout.tableAt, w.layout.tableSize<<clusterBits/8
 	d.refs.Unlock()
-	d.used.Add(w.taken<<clusterBits - w.freed)
+	d.used.Add(-w.freed - w.need)
+	for _, e := range w.taken {
+		d.used.Add(e.Len)
+	}
+}
+
+// ours reports whether the place of e may be written to: whether nothing on
+// the disk but the mapping of this one cluster points to it. The caller shares
+// the gate, and the answer holds for as long as it does.
+func (d *Delta) ours(e entry) bool {
+	return e.own && (d.frozen == nil || d.frozen.old.get(e.host>>clusterBits) == 0)
+}
+
+// thaw ends what adopt began, after the switch. The caller holds no lock.
+// Nobody may be writing: one who thinks that a cluster is not ours copies it,
+// while one who knows that it is would write to the place it was copied from.
+func (d *Delta) thaw(w *rewrite) {
+	d.gate.Lock()
+	defer d.gate.Unlock()
+	if d.frozen == w {
+		d.frozen = nil
+	}
 }
 
 // copyTree writes copies of the active L2 tables, with flags that agree with
@@ -274,7 +296,7 @@ func (w *rewrite) putRefcounts() error {
 	}
 	for n := 0; n < len(w.counts); n++ {
 		p := w.counts[n]
-		if p == nil || p.at != 0 || p.free == pageLen {
+		if p == nil || p.at != 0 || p.free == pageLen && !w.holds(n) {
 			continue
 		}
 		if p.at, err = w.take(1); err != nil {
@@ -300,56 +322,31 @@ func (w *rewrite) putRefcounts() error {
 	return w.d.write(table, at)
 }
 
-// install makes memory agree with the file after the switch. Readers that
-// began before go on with the old tables until they are done.
-func (w *rewrite) install() {
-	d := w.d
-	d.m.Lock()
-	d.m.active = &tree{w.l1}
-	d.m.cache.reset()
-	d.m.Unlock()
-	d.grace.wait()
-	d.m.Lock()
-	d.m.cache.reset() // a late reader may have loaded what is now free
-	d.m.Unlock()
-	w.punch()
-	w.useCounts()
+// holds reports whether page n counts something that adopt will hold. It needs
+// a block then, though it counts nothing that will be.
+func (w *rewrite) holds(n int) bool {
+	return n < len(w.old) && w.old[n] != nil && w.old[n].free < pageLen
 }
 
-// punch frees the disk space of all that the switch dropped.
-func (w *rewrite) punch() {
-	at, n := int64(0), int64(0)
-	for k, p := range w.old {
-		for i := int64(k) << pageBits; p != nil && i < int64(k+1)<<pageBits; i++ {
-			if p.count[i&(pageLen-1)] == 0 || w.counts.get(i) != 0 {
-				continue
-			}
-			if at+n == i<<clusterBits {
-				n += clusterSize
-				continue
-			}
-			if n > 0 {
-				w.d.punch(at, n)
-			}
-			at, n = i<<clusterBits, clusterSize
-		}
-	}
-	if n > 0 {
-		w.d.punch(at, n)
-	}
+// free frees what only the old header pointed to. Readers who began before
+// go on with the old tables until they are done.
+func (w *rewrite) free() {
+	d := w.d
+	d.grace.wait()
+	d.m.forget(w.held)
+	d.refs.free(d, w.held)
 	for _, e := range w.excess {
 		_ = runs(^e.alloc, func(from, to int64) error {
-			w.d.punch(e.host+from, to-from)
+			d.punch(e.host+from, to-from)
 			return nil
 		})
 	}
 }
 
-// normalize writes the metadata anew as it should be.
+// normalize writes the metadata anew as it should be. Nobody else uses d yet.
 func (d *Delta) normalize() error {
-	w, err := d.newRewrite(false)
-	if err != nil {
-		return err
-	}
-	return w.run()
+	w := d.newRewrite(false, func() {})
+	err := w.run()
+	d.thaw(w)
+	return err
 }

@@ -56,15 +56,10 @@ func (d *Delta) Snapshot(ctx context.Context, name string) (id string, err error
 	if err := d.check(ctx, 0, 0); err != nil {
 		return "", err
 	}
-	// Most of the waiting is for data, and can be done while writes go on.
-	for range 2 {
-		if err := d.share(ctx); err != nil {
-			return "", err
-		}
-	}
-	err = d.exclusive(func(release func()) error {
-		id, err = d.snapshot(name, release)
-		return err
+	err = d.exclusive(ctx, func(release func()) (*rewrite, error) {
+		w, made, err := d.withSnapshot(name, release)
+		id = made
+		return w, err
 	})
 	if err != nil {
 		return "", d.wrap("make snapshot "+strconv.Quote(name), err)
@@ -72,46 +67,60 @@ func (d *Delta) Snapshot(ctx context.Context, name string) (id string, err error
 	return id, nil
 }
 
-// exclusive runs f while nobody writes or flushes, and memory and file agree.
-// After release others may write, but not flush.
-func (d *Delta) exclusive(f func(release func()) error) error {
+// exclusive runs the rewrite that plan makes. Plan is called while nobody
+// writes or flushes, and memory and file agree. After release, which the
+// rewrite calls, others may write, but not flush.
+func (d *Delta) exclusive(ctx context.Context, plan func(release func()) (*rewrite, error)) error {
+	// Most of the waiting is for data, and can be done while writes go on.
+	for range 2 {
+		if err := d.share(ctx); err != nil {
+			return err
+		}
+	}
+	w, err := d.alone(plan)
+	if w != nil {
+		d.thaw(w)
+	}
+	return err
+}
+
+func (d *Delta) alone(plan func(release func()) (*rewrite, error)) (*rewrite, error) {
 	d.gate.Lock()
 	release := sync.OnceFunc(d.gate.Unlock)
 	defer release()
 	if d.closed.Load() {
-		return fs.ErrClosed
+		return nil, fs.ErrClosed
 	}
 	d.flushing.Lock()
 	defer d.flushing.Unlock()
 	if err := d.flushLocked(); err != nil {
-		return err
+		return nil, err
 	}
-	return f(release)
+	w, err := plan(release)
+	if err != nil {
+		return nil, err
+	}
+	return w, w.run()
 }
 
-func (d *Delta) snapshot(name string, release func()) (string, error) {
+func (d *Delta) withSnapshot(name string, release func()) (*rewrite, string, error) {
 	if len(d.snaps.list) >= maxSnapshots {
-		return "", fmt.Errorf("it has %d already; delete some: %w", maxSnapshots, fs.ErrInvalid)
+		return nil, "", fmt.Errorf("it has %d already; delete some: %w", maxSnapshots, fs.ErrInvalid)
 	}
 	if len(name) > 255 {
-		return "", fmt.Errorf("name of %d bytes, more than 255: %w", len(name), fs.ErrInvalid)
+		return nil, "", fmt.Errorf("name of %d bytes, more than 255: %w", len(name), fs.ErrInvalid)
 	}
-	w, err := d.newRewrite(true)
-	if err != nil {
-		return "", err
-	}
+	w := d.newRewrite(true, release)
 	s := &snapshot{SnapshotEntry: qcow2.SnapshotEntry{
 		ID: d.freeID(), Name: name, L1Offset: uint64(w.layout.l1At), L1Entries: uint32(w.layout.l1Entries),
 		Created: time.Now().UTC(), DiskSize: uint64(sectorUp(d.size)), Icount: ^uint64(0),
 	}}
 	w.snaps = append(w.snaps, s)
-	need := d.metadata()
-	if err := d.charge(need); err != nil {
-		return "", err
+	w.need = d.metadata()
+	if err := d.charge(w.need); err != nil {
+		return nil, "", err
 	}
-	defer d.used.Add(-need) // run counts what it really took
-	w.release = release
-	return s.ID, w.run()
+	return w, s.ID, nil
 }
 
 // metadata is how many bytes the active tables take.
@@ -152,22 +161,15 @@ func (d *Delta) DeleteSnapshot(ctx context.Context, id string) error {
 	if err := d.check(ctx, 0, 0); err != nil {
 		return err
 	}
-	return d.exclusive(func(func()) error { return d.deleteSnapshot(id) })
-}
-
-func (d *Delta) deleteSnapshot(id string) error {
-	d.snaps.Lock()
-	s, err := d.find(id)
-	if err == nil && s.users > 0 {
-		err = fmt.Errorf("overlay %s: snapshot %s has %d readers; close them first: %w", d.cfg.Path, id, s.users, syscall.EBUSY)
-	}
+	s, err := d.claimSnapshot(id)
 	if err != nil {
-		d.snaps.Unlock()
 		return err
 	}
-	s.users = -1 // nobody may open it now
-	d.snaps.Unlock()
-	err = d.withoutSnapshot(s)
+	err = d.exclusive(ctx, func(release func()) (*rewrite, error) {
+		w := d.newRewrite(false, release)
+		w.snaps = slices.DeleteFunc(w.snaps, func(x *snapshot) bool { return x == s })
+		return w, w.dropTree(s)
+	})
 	if err != nil {
 		d.snaps.Lock()
 		s.users = 0
@@ -176,16 +178,21 @@ func (d *Delta) deleteSnapshot(id string) error {
 	return d.wrap("delete snapshot "+id, err)
 }
 
-func (d *Delta) withoutSnapshot(s *snapshot) error {
-	w, err := d.newRewrite(false)
-	if err != nil {
-		return err
+// claimSnapshot lets nobody open a snapshot any more.
+func (d *Delta) claimSnapshot(id string) (*snapshot, error) {
+	d.snaps.Lock()
+	defer d.snaps.Unlock()
+	s, err := d.find(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.users < 0:
+		return nil, fmt.Errorf("overlay %s: snapshot %s is being deleted: %w", d.cfg.Path, id, fs.ErrNotExist)
+	case s.users > 0:
+		return nil, fmt.Errorf("overlay %s: snapshot %s has %d readers; close them first: %w", d.cfg.Path, id, s.users, syscall.EBUSY)
 	}
-	w.snaps = slices.DeleteFunc(w.snaps, func(x *snapshot) bool { return x == s })
-	if err := w.dropTree(s); err != nil {
-		return err
-	}
-	return w.run()
+	s.users = -1
+	return s, nil
 }
 
 // OpenSnapshot opens a snapshot for reading. What it does not have is
@@ -211,13 +218,15 @@ func (d *Delta) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, 
 	return &reader{d: d, s: s, tree: &tree{l1}, size: s.diskSize(d)}, nil
 }
 
-// A reader reads a snapshot. Its tables never change.
+// A reader reads a snapshot. Its tables never change until it is closed.
 type reader struct {
-	d     *Delta
-	s     *snapshot
-	tree  *tree
-	size  int64
-	close sync.Once
+	d    *Delta
+	s    *snapshot
+	tree *tree
+	size int64
+
+	mu     sync.RWMutex // shared by reads, so that Close waits for them
+	closed bool
 }
 
 func (r *reader) Size() int64 { return r.size }
@@ -226,10 +235,15 @@ func (r *reader) check(ctx context.Context, off, n int64) error {
 	if err := block.CheckRange(off, n, r.size); err != nil {
 		return err
 	}
+	if r.closed {
+		return r.d.wrap("read snapshot "+r.s.ID, fs.ErrClosed)
+	}
 	return r.d.check(ctx, 0, 0)
 }
 
 func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	if err := r.check(ctx, off, int64(len(p))); err != nil {
 		return err
 	}
@@ -237,6 +251,8 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 func (r *reader) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	if err := r.check(ctx, off, n); err != nil {
 		return block.Extent{}, err
 	}
@@ -244,10 +260,14 @@ func (r *reader) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 }
 
 func (r *reader) Close() error {
-	r.close.Do(func() {
-		r.d.snaps.Lock()
-		r.s.users--
-		r.d.snaps.Unlock()
-	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	r.d.snaps.Lock()
+	r.s.users--
+	r.d.snaps.Unlock()
 	return nil
 }

@@ -127,7 +127,7 @@ func fillUp(t *testing.T, d *Delta, want []byte) {
 // TestFaults lets the disk fail at random and looks whether what was
 // acknowledged, and the file, are good after opening it again.
 func TestFaults(t *testing.T) {
-	for seed := range 12 {
+	for seed := range soak(12) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 9))
 		fsys := newFS(t)
 		const size = 4 << 20

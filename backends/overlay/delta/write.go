@@ -62,7 +62,7 @@ func (d *Delta) overwrite(p []byte, off int64) (bool, error) {
 	}
 	in := off & (clusterSize - 1)
 	subs := mask(in, in+int64(len(p)))
-	if !e.own || e.alloc&subs != subs {
+	if !d.ours(e) || e.alloc&subs != subs {
 		return false, nil
 	}
 	return true, d.write(p, e.host+in)
@@ -98,13 +98,13 @@ func (d *Delta) allocate(ctx context.Context, below block.Reader, p []byte, off 
 	}
 	e := entry{host: w.old.host, own: true, alloc: w.old.alloc | w.subs, zero: w.old.zero &^ w.subs}
 	cost := weight(w.subs &^ w.old.alloc)
-	if !w.old.own {
+	if !w.old.own { // the old place stays, it is a snapshot's
 		cost = weight(e.alloc)
 	}
 	if err := d.charge(cost); err != nil {
 		return err
 	}
-	if !w.old.own {
+	if !d.ours(w.old) {
 		if e.host, err = d.refs.take(d); err != nil {
 			d.used.Add(-cost)
 			return err
@@ -134,12 +134,11 @@ func (d *Delta) allocate(ctx context.Context, below block.Reader, p []byte, off 
 func (d *Delta) fillCluster(ctx context.Context, w *patch) error {
 	from, to := w.in, w.end()
 	first, last := from>>subBits, (to-1)>>subBits
-	disk := min(d.size-w.c<<clusterBits, clusterSize) // its end, in the cluster
 	if d.partial(w, first) {
 		from = first << subBits
 	}
 	if d.partial(w, last) {
-		to = min((last+1)<<subBits, disk)
+		to = (last + 1) << subBits
 	}
 	if from == w.in && to == w.end() {
 		if err := d.write(w.p, w.place+w.in); err != nil {
@@ -168,8 +167,12 @@ func (d *Delta) partial(w *patch, i int64) bool {
 	return w.moves() || w.old.alloc>>i&1 == 0
 }
 
-// fill reads bytes of one subcluster as they were before the write.
+// fill reads bytes of one subcluster as they were before the write. Behind the
+// end of the disk they are zeros.
 func (d *Delta) fill(ctx context.Context, w *patch, p []byte, in int64) error {
+	inside := min(int64(len(p)), max(d.size-w.c<<clusterBits-in, 0))
+	clear(p[inside:])
+	p = p[:inside]
 	if len(p) == 0 {
 		return nil
 	}
