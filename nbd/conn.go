@@ -22,6 +22,10 @@ const (
 	lingerGrace = 250 * time.Millisecond // for the client to read our last words
 )
 
+// maxAsked is how many exports a client may have opened before the time that
+// they take is the client's own: who asks for ever is not waited for for ever.
+const maxAsked = 16
+
 // A conn is one connection, from the greeting to the end.
 type conn struct {
 	s      *Server
@@ -32,6 +36,10 @@ type conn struct {
 	ctx    context.Context // ends when the connection does; requests run under it
 	cancel context.CancelCauseFunc
 	done   chan struct{}
+
+	counted bool        // against the limits of connections; guarded by Server.mu
+	asking  atomic.Bool // Exports is at work for it
+	asked   int         // how often Exports has opened something for it
 
 	in    input
 	out   sender
@@ -74,6 +82,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, id uint64, key string)
 		s: s, nc: nc, key: key, since: time.Now(),
 		client:     Client{ID: id, Addr: nc.RemoteAddr(), Transport: transport(nc)},
 		done:       make(chan struct{}),
+		counted:    true,
 		maxPayload: uint32(s.cfg.MaxRequest),
 		minBlock:   1,
 		bytes:      semaphore.NewWeighted(s.cfg.MaxInFlightBytes),
@@ -308,8 +317,12 @@ func (c *conn) ask(name string) (e Export, err error) {
 			err = c.panicked("open an export", p)
 		}
 	}()
+	c.asking.Store(true)
+	defer c.asking.Store(false)
 	start := time.Now()
-	defer func() { c.extend(time.Since(start)) }() // which was ours, not the client's
+	if c.asked++; c.asked <= maxAsked {
+		defer func() { c.extend(time.Since(start)) }() // which was ours, not the client's
+	}
 	return c.s.cfg.Exports.Open(c.ctx, c.client, name)
 }
 

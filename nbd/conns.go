@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// maxLeaving is how many connections that were cut off to make room may not
+// have ended yet.
+const maxLeaving = 64
+
 // Conns describes the live connections, oldest first.
 func (s *Server) Conns() []ConnInfo {
 	s.mu.Lock()
@@ -51,7 +55,10 @@ func (s *Server) live() []*conn {
 func (s *Server) start(ctx context.Context, nc net.Conn) {
 	key := clientKey(nc.RemoteAddr())
 	s.mu.Lock()
-	why := s.refusal(key)
+	why, full := s.refusal(key)
+	if full && s.makeRoom(key) {
+		why, _ = s.refusal(key)
+	}
 	if why != "" {
 		s.mu.Unlock()
 		s.refuse(nc, why)
@@ -60,23 +67,56 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 	s.lastID++
 	c := newConn(ctx, s, nc, s.lastID, key)
 	s.conns[c.client.ID] = c
+	s.counted++
 	s.perClient[key]++
 	s.mu.Unlock()
 	go c.run() // ends before c.done closes, which Shutdown and Kick wait for
 }
 
-// refusal says why there can be no further connection from key, or "". The
-// caller holds s.mu.
-func (s *Server) refusal(key string) string {
+// refusal says why there can be no further connection from key, or "", and
+// whether a limit is reached. The caller holds s.mu.
+func (s *Server) refusal(key string) (why string, full bool) {
 	switch {
 	case s.closed.Load():
-		return "the server is shutting down"
-	case s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns:
-		return "the limit of connections is reached"
+		return "the server is shutting down", false
+	case s.cfg.MaxConns > 0 && s.counted >= s.cfg.MaxConns:
+		return "the limit of connections is reached", true
 	case key != "" && s.cfg.MaxConnsPerClient > 0 && s.perClient[key] >= s.cfg.MaxConnsPerClient:
-		return "the limit of connections from one address is reached"
+		return "the limit of connections from one address is reached", true
 	}
-	return ""
+	return "", false
+}
+
+// makeRoom cuts off the connection whose handshake has lasted longest, so that
+// nobody locks others out by connecting and saying nothing. A client that is
+// at its own limit makes room among its own. The caller holds s.mu.
+func (s *Server) makeRoom(key string) bool {
+	own := key != "" && s.cfg.MaxConnsPerClient > 0 && s.perClient[key] >= s.cfg.MaxConnsPerClient
+	var oldest *conn
+	for _, c := range s.conns {
+		if c.counted && c.label.Load() == nil && !c.asking.Load() && (!own || c.key == key) &&
+			(oldest == nil || c.client.ID < oldest.client.ID) {
+			oldest = c
+		}
+	}
+	if oldest == nil || len(s.conns)-s.counted >= maxLeaving {
+		return false
+	}
+	s.uncount(oldest)
+	oldest.cut(errCrowded)
+	return true
+}
+
+// uncount gives up c's place. The caller holds s.mu.
+func (s *Server) uncount(c *conn) {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	s.counted--
+	if s.perClient[c.key]--; s.perClient[c.key] <= 0 {
+		delete(s.perClient, c.key)
+	}
 }
 
 // refuse closes nc unserved.
@@ -106,9 +146,7 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c.client.ID)
-	if s.perClient[c.key]--; s.perClient[c.key] <= 0 {
-		delete(s.perClient, c.key)
-	}
+	s.uncount(c)
 }
 
 // clientKey is what connections are counted under: the network address

@@ -106,8 +106,10 @@
 // buffer and, while it is busy, about 1 MiB of small replies. A client that
 // does not read its replies stops being read from. It keeps no worker and no
 // lock that others need; a connection may always hold 512 KiB, and when one
-// that wants more waits for memory, clients that left theirs lying for
-// Config.StallTimeout are cut off. Connections are limited in number, in all and by network address. The log has one line
+// that wants more waits for memory, clients that moved less than 1 MiB of
+// theirs within Config.StallTimeout are cut off. Connections are limited in
+// number, in all and by network address; at the limit the oldest handshake
+// gives way, so that saying nothing locks nobody out. The log has one line
 // about what a client did wrong, not one for each packet. Names of exports may
 // be secrets and are not logged; Export.Label is.
 //

@@ -97,6 +97,26 @@ func TestHandshakeCannotBeStretched(t *testing.T) {
 	})
 }
 
+// TestAskingForEver has a client that fills its handshake with exports that
+// take their time to open.
+func TestAskingForEver(t *testing.T) {
+	inBubble(t, nbd.Config{HandshakeTimeout: time.Minute}, func(t *testing.T, s *nbd.Server, l *pipes, x *exports) {
+		x.byName["other"] = x.byName["rw"]
+		x.before = func(context.Context, string) error { time.Sleep(10 * time.Second); return nil }
+		c := nbdtest.New(l.dial())
+		c.Greet(3)
+		start := time.Now()
+		for i := 0; ; i++ {
+			if _, err := c.Info([]string{"rw", "other"}[i%2]); err != nil {
+				break
+			}
+		}
+		if d := time.Since(start); d < 200*time.Second || d > 300*time.Second {
+			t.Errorf("it could ask for %v", d)
+		}
+	})
+}
+
 // TestShutdownSoftly looks that requests in flight end, new ones are told
 // ESHUTDOWN, and then it is over.
 func TestShutdownSoftly(t *testing.T) {
@@ -220,7 +240,7 @@ func TestConnectionLimits(t *testing.T) {
 	go func() { served <- a.Serve(ctx, l) }()
 	var open []*nbdtest.Client
 	for i := range 4 {
-		c, err := nbdtest.Dial("tcp", l.Addr().String())
+		c, err := nbdtest.Open("tcp", l.Addr().String(), "ro")
 		if (err == nil) != (i < 2) {
 			t.Errorf("connection %d from one address: %v", i, err)
 		}
@@ -238,7 +258,7 @@ func TestConnectionLimits(t *testing.T) {
 		t.Errorf("transport %q", got)
 	}
 	for _, c := range open {
-		if err := c.Abort(); err != nil {
+		if err := c.Disconnect(); err != nil {
 			t.Error(err)
 		}
 		c.Close()
@@ -250,6 +270,73 @@ func TestConnectionLimits(t *testing.T) {
 	cancel()
 	if err := <-served; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSilenceGivesWay has clients that connect and say nothing: they lock
+// nobody out, and nobody who has an export open is cut off for others.
+func TestSilenceGivesWay(t *testing.T) {
+	a := serve(t, func(cfg *nbd.Config) { cfg.MaxConns, cfg.MaxConnsPerClient = 4, 2 })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { served <- a.Serve(ctx, l) }()
+	good, tcp := a.enter(t, "rw"), l.Addr().String()
+	for i := range 50 {
+		network, addr := "unix", a.socket
+		if i%2 == 0 {
+			network, addr = "tcp", tcp
+		}
+		silent, err := net.Dial(network, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		c, err := nbdtest.Open(network, addr, "ro")
+		if err != nil {
+			t.Fatalf("client %d is locked out: %v", i, err)
+		}
+		if n := len(a.Conns()); n > 8 {
+			t.Fatalf("%d connections", n)
+		}
+		if err := c.Disconnect(); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	if _, err := good.Read(0, 512, 0); err != nil {
+		t.Errorf("a client with an export was cut off: %v", err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTrickle has clients that send a byte now and then of payloads that hold
+// all the memory.
+func TestTrickle(t *testing.T) {
+	a := serve(t, func(cfg *nbd.Config) {
+		cfg.MaxRequest, cfg.MaxInFlightBytes, cfg.MaxInFlightTotal = 1<<20, 4<<20, 8<<20
+		cfg.StallTimeout = 300 * time.Millisecond
+	})
+	for range 12 {
+		w := a.simple(t, "rw")
+		w.Write((&nbdtest.Request{Cmd: nbdtest.CmdWrite, Len: 1 << 20}).Append(nil))
+		go func() {
+			for w.Write([]byte{0}) == nil {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+	}
+	time.Sleep(20 * time.Millisecond)
+	c := a.enter(t, "rw")
+	c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(0, 1<<20, 0); err != nil {
+		t.Fatalf("a large request is never served: %v", err)
 	}
 }
 

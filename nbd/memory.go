@@ -10,6 +10,10 @@ import (
 // two requests of 256 KiB: the next often comes before the last is freed.
 const smallShare = 2 * (256<<10 + headRoom)
 
+// progress is how much a client must take or send within StallTimeout to
+// count as alive when others wait for memory.
+const progress = 1 << 20
+
 // claim takes n bytes in flight, waiting for them, and notes them in b, whose
 // release gives them back. It fails only when the connection ends.
 func (c *conn) claim(b *buffer) error {

@@ -75,17 +75,38 @@ func (s *sender) drain() {
 	s.idle.Broadcast()
 }
 
-// write writes all of batch, in one call where the system can.
+// write writes all of batch, with few calls where the system can.
 func (s *sender) write(batch []*buffer) error {
-	s.conn.unread.Store(s.conn.s.clock())
 	defer s.conn.unread.Store(0)
-	if len(batch) == 1 {
-		_, err := s.conn.nc.Write(batch[0].data)
-		return err
+	rest := batch[0].data
+	for k := 0; k < len(batch); {
+		s.conn.unread.Store(s.conn.s.clock())
+		vec := s.vec[:0]
+		for room := progress; room > 0 && k < len(batch); {
+			n := min(len(rest), room)
+			vec = append(vec, rest[:n])
+			room -= n
+			if rest = rest[n:]; len(rest) > 0 {
+				break
+			}
+			if k++; k < len(batch) {
+				rest = batch[k].data
+			}
+		}
+		if err := s.writeVec(vec); err != nil {
+			return err
+		}
 	}
-	vec := s.vec[:0]
-	for _, b := range batch {
-		vec = append(vec, b.data)
+	return nil
+}
+
+// writeVec writes the parts of vec.
+func (s *sender) writeVec(vec net.Buffers) error {
+	if len(vec) == 1 {
+		_, err := s.conn.nc.Write(vec[0])
+		vec[0] = nil
+		s.vec = vec[:0]
+		return err
 	}
 	s.vec = vec
 	_, err := s.vec.WriteTo(s.conn.nc)

@@ -34,11 +34,13 @@ type Config struct {
 	// 1 MiB. Clients that do not ask expect 32 MiB to work. Default 32 MiB.
 	MaxRequest int
 
-	// MaxConns is how many connections there may be. Default 1024.
+	// MaxConns is how many connections there may be. When there are so many,
+	// a new one takes the place of the one whose handshake has lasted longest;
+	// where all have an export open, it is closed. Default 1024.
 	MaxConns int
 
-	// MaxConnsPerClient is how many may come from one network address; it
-	// does not count unix sockets. Default 256.
+	// MaxConnsPerClient is how many may come from one network address, in the
+	// same way; it does not count unix sockets. Default 256.
 	MaxConnsPerClient int
 
 	// MaxWorkers is how many requests of one connection may be under way at
@@ -99,6 +101,7 @@ type Server struct {
 	mu        sync.Mutex
 	lastID    uint64
 	conns     map[uint64]*conn
+	counted   int // of conns, those that count against MaxConns
 	perClient map[string]int
 	listeners map[net.Listener]bool
 	refused   int       // clients turned away since the last line about it

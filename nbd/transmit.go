@@ -163,10 +163,14 @@ func (c *conn) payload(r *request) error {
 	}
 	c.flush()
 	defer c.unsent.Store(0)
-	for len(rest) > 0 {
-		c.unsent.Store(c.s.clock())
+	for credit := 0; len(rest) > 0; {
+		if credit <= 0 { // a byte now and then is no progress
+			c.unsent.Store(c.s.clock())
+			credit = progress
+		}
 		n, err := c.nc.Read(rest[:min(len(rest), batchSize)])
 		rest = rest[n:]
+		credit -= n
 		if n == 0 && err != nil && !c.patient(err, 1) {
 			return err
 		}
