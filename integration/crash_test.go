@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -162,7 +163,7 @@ func (c *crasher) upload(ctx context.Context, rng *rand.Rand) bool {
 
 // remove deletes one image.
 func (c *crasher) remove(ctx context.Context, _ *rand.Rand) bool {
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(4 * time.Millisecond)
 	c.mu.Lock()
 	var id string
 	for k, img := range c.images {
@@ -285,13 +286,30 @@ func (c *crasher) download(id string, img *crashImage) {
 	}
 }
 
+type imageRow struct{ ID, Name, Status string }
+
+// list returns every image, page after page.
+func (c *crasher) list() []imageRow {
+	c.t.Helper()
+	var all []imageRow
+	for next := "/v2/images?limit=500"; next != ""; {
+		var page struct {
+			Images []imageRow
+			Next   string
+		}
+		_, text, err := c.do(c.t.Context(), "GET", next, "", nil)
+		if err := errors.Join(err, json.Unmarshal(text, &page)); err != nil {
+			c.t.Fatal(err)
+		}
+		all, next = append(all, page.Images...), page.Next
+	}
+	return all
+}
+
 // checkTasks wants no capture to look as if it went on, and every image in
 // sight to be whole or queued.
 func (c *crasher) checkTasks() {
-	var list struct {
-		Tasks  []struct{ ID, Status string }
-		Images []struct{ ID, Name, Status string }
-	}
+	var list struct{ Tasks []struct{ ID, Status string } }
 	_, text, _ := c.do(c.t.Context(), "GET", "/v2/tasks?limit=1000", "", nil)
 	json.Unmarshal(text, &list)
 	for _, task := range list.Tasks {
@@ -299,10 +317,8 @@ func (c *crasher) checkTasks() {
 			c.t.Errorf("task %s is %s after a crash", task.ID, task.Status)
 		}
 	}
-	_, text, _ = c.do(c.t.Context(), "GET", "/v2/images?limit=1000", "", nil)
-	json.Unmarshal(text, &list)
 	captured := 0
-	for _, img := range list.Images {
+	for _, img := range c.list() {
 		if img.Status != "active" && img.Status != "queued" {
 			c.t.Errorf("image %s is %s after a crash", img.ID, img.Status)
 		}

@@ -135,8 +135,9 @@ func mapOf(t *testing.T, format, path string) []run {
 	return runs
 }
 
-// checkMap wants every hole of the image to be a hole over NBD, and no data
-// to be one.
+// checkMap wants every hole of the image to be a hole over NBD. The store
+// finds more of them, where long zeros were written; and short holes inside
+// preallocated clusters, which are holes of the file alone, it fills.
 func checkMap(t *testing.T, s specimen, uri string) {
 	t.Helper()
 	served := mapOf(t, "raw", uri)
@@ -163,8 +164,8 @@ func checkMap(t *testing.T, s specimen, uri string) {
 	for _, r := range mapOf(t, s.format, s.path) {
 		for off := r.Start; off < r.Start+r.Length; {
 			zero, end := zeroAt(off)
-			if zero != r.Zero {
-				t.Errorf("at %d: qemu-img map says zero=%v of the image and %v over NBD", off, r.Zero, zero)
+			if r.Zero && !zero && !(strings.HasPrefix(s.name, "prealloc") && r.Length < 128<<10) {
+				t.Errorf("at %d: qemu-img map has zeros until %d, over NBD there is data", off, r.Start+r.Length)
 				return
 			}
 			off = end

@@ -200,6 +200,9 @@ func (kv *KV) Watch(ctx context.Context, prefix string, rev int64) iter.Seq2[cat
 				resp.Canceled, resp.CompactRevision = true, rev+1
 			}
 			err := watchError(ctx, resp, open, rev)
+			if err == nil && resp.Created && resp.Header.Revision < rev {
+				err = kv.checkHistory(ctx, rev)
+			}
 			if err != nil {
 				yield(catalog.Event{}, err)
 				return
@@ -225,8 +228,22 @@ func watchError(ctx context.Context, resp clientv3.WatchResponse, open bool, rev
 		return explain(ctx, "watch", resp.Err())
 	case !open:
 		return fmt.Errorf("etcdkv: watch: the stream ended: %w", catalog.ErrUnavailable)
-	case resp.Created && resp.Header.Revision < rev:
-		return fmt.Errorf("etcdkv: watch from %d: etcd is at %d, it has lost its history: %w", rev, resp.Header.Revision, catalog.ErrCompacted)
+	}
+	return nil
+}
+
+// checkHistory tells whether the cluster still has the history up to rev. The
+// member that answered a watch may only be behind the others, which a
+// linearizable read is not.
+func (kv *KV) checkHistory(ctx context.Context, rev int64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
+	defer cancel()
+	resp, err := kv.client.Get(ctx, kv.prefix, clientv3.WithCountOnly())
+	if err != nil {
+		return explain(ctx, "watch", err)
+	}
+	if at := resp.Header.Revision; at < rev {
+		return fmt.Errorf("etcdkv: watch from %d: etcd is at %d, it has lost its history: %w", rev, at, catalog.ErrCompacted)
 	}
 	return nil
 }
