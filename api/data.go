@@ -65,8 +65,15 @@ func announcedSize(r *http.Request) (int64, error) {
 	return size, nil
 }
 
-// explain gives the refusal of an image file the words for who sent it.
+// explain gives the refusal of an upload the words for who sent it.
 func explain(id string, err error) error {
+	if status, ok := errors.AsType[*catalog.StatusError](err); ok {
+		if status.From == catalog.StatusSaving {
+			return wire.Errorf(http.StatusConflict, "Image %s is being uploaded by somebody else. Wait for that upload to end.", id)
+		}
+		return wire.Errorf(http.StatusConflict,
+			"Image %s is %s, and its data stays what it is. Create another image for other data.", id, status.From)
+	}
 	refusal, ok := errors.AsType[*format.Refusal](err)
 	if !ok {
 		return err

@@ -60,7 +60,7 @@ func (s *Server) listTasks(w http.ResponseWriter, r *http.Request) error {
 	limit := q.Limit
 	q.Limit = max(limit, 1)
 	list, err := s.cfg.Catalog.Tasks(ctx, q)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, catalog.ErrMarker) {
 		err = badQuery("The marker %.60q is no task.", q.Marker)
 	}
 	if err != nil {

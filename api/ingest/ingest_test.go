@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -266,6 +267,32 @@ func TestPutRefusesFormats(t *testing.T) {
 		t.Errorf("a qcow2 cut off: %v, want a refusal", err)
 	}
 	b.untouched()
+}
+
+// TestPutFormatRace changes the format after the first look at the image and
+// before the upload has begun: what counts is what the image is then.
+func TestPutFormatRace(t *testing.T) {
+	for _, now := range []string{"qcow2", ""} {
+		b := simple(t, nil)
+		b.image("raw")
+		var once sync.Once
+		b.in.cfg.Now = func() time.Time {
+			once.Do(func() {
+				_, err := b.in.cfg.Catalog.UpdateImage(t.Context(), imageID, func(img *catalog.Image) error {
+					img.DiskFormat = now
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			return time.Now()
+		}
+		if err := b.in.Put(t.Context(), imageID, bytes.NewReader(noise(1<<20)), -1, ""); err == nil {
+			t.Errorf("noise is taken as %q", now)
+		}
+		b.untouched()
+	}
 }
 
 // TestPutEmpty: nothing at all is an image of every format.

@@ -81,8 +81,8 @@ func (in *Ingest) prepare(ctx context.Context, id string, size int64, store stri
 	if err != nil {
 		return nil, err
 	}
-	if img.DiskFormat == "" || img.ContainerFormat == "" {
-		return nil, fmt.Errorf("image %s: %w", id, ErrFormatsUnset)
+	if err := checkFormats(img); err != nil {
+		return nil, err
 	}
 	strong, err := newHash(in.cfg.HashAlgo)
 	if err != nil {
@@ -96,11 +96,24 @@ func (in *Ingest) prepare(ctx context.Context, id string, size int64, store stri
 			ID: attempt, Image: id, Gateway: in.cfg.GatewayID, Store: store,
 			Key: id + "/" + attempt, StartedAt: in.cfg.Now(),
 		},
-		inspector: format.NewInspector(format.InspectorConfig{
-			Declared: img.DiskFormat, Container: img.ContainerFormat,
-			RequireMatch: *in.cfg.RequireFormatMatch, Strict: in.cfg.Strict,
-		}),
 	}, nil
+}
+
+func checkFormats(img catalog.Image) error {
+	if img.DiskFormat == "" || img.ContainerFormat == "" {
+		return fmt.Errorf("image %s: %w", img.ID, ErrFormatsUnset)
+	}
+	return nil
+}
+
+// watch begins to inspect for the formats that the image has now: until
+// BeginUpload anybody could change them, and from then on nobody can.
+func (u *upload) watch() error {
+	u.inspector = format.NewInspector(format.InspectorConfig{
+		Declared: u.img.DiskFormat, Container: u.img.ContainerFormat,
+		RequireMatch: *u.in.cfg.RequireFormatMatch, Strict: u.in.cfg.Strict,
+	})
+	return checkFormats(u.img)
 }
 
 func (in *Ingest) checkSize(n int64) error {
@@ -112,6 +125,9 @@ func (in *Ingest) checkSize(n int64) error {
 
 // run brings the bytes into the store and then the fact into the catalog.
 func (u *upload) run(ctx context.Context, body io.Reader) error {
+	if err := u.watch(); err != nil {
+		return err
+	}
 	w, err := u.store.Create(ctx, u.rec.Key, u.announced)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", u.rec.Store, err)
