@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/wire"
@@ -31,20 +32,15 @@ func (g *gateway) close(end context.CancelFunc) error {
 	if g.own != nil {
 		note(g.own.Close())
 	}
-	if g.api != nil {
-		note(stopHTTP(ctx, g.api))
-	}
+	note(g.closeDoors(ctx))
 	if g.tree != nil {
 		note(g.tree.Close())
 	}
-	if g.nbd != nil {
-		note(g.nbd.Shutdown(ctx))
+	if g.debug != nil {
+		note(g.debug.Close()) // before its listener, or the second Close is an error
 	}
 	if g.doors != nil {
 		g.doors.close()
-	}
-	if g.debug != nil {
-		note(g.debug.Close())
 	}
 	end()
 	g.background.Wait()
@@ -61,6 +57,21 @@ func (g *gateway) close(end context.CancelFunc) error {
 		note(g.dir.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// closeDoors stops HTTP and NBD side by side: a download that takes long must
+// not use up the time that guests have to end their requests.
+func (g *gateway) closeDoors(ctx context.Context) error {
+	var work sync.WaitGroup
+	var web, blocks error
+	if g.api != nil {
+		work.Go(func() { web = stopHTTP(ctx, g.api) })
+	}
+	if g.nbd != nil {
+		work.Go(func() { blocks = g.nbd.Shutdown(ctx) })
+	}
+	work.Wait()
+	return errors.Join(web, blocks)
 }
 
 // stopHTTP lets requests end and cuts those that do not. Streams of events
