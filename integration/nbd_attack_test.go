@@ -456,3 +456,47 @@ func (a *attacker) hoard(image, prey string) {
 	close(stop)
 	work.Wait()
 }
+
+// TestNBDDeafClient has clients that take no replies: a detach cuts them off
+// at once, and a stop does not wait for them.
+func TestNBDDeafClient(t *testing.T) {
+	g := gateway.Start(t, "--mount", "off", "--log-level", "warn")
+	raw, _ := nbdBase(t)
+	image := upload(t, g, "base", "raw", raw)
+	overlay := newOverlay(t, g, image, "")
+	a := &attacker{t: t, g: g}
+	deafen := func(name string) {
+		c := a.enter("unix", name)
+		if c == nil {
+			t.Fatal("not let in")
+		}
+		c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		for i := range 40 {
+			c.Write(pack(nbdRequest, uint16(fDF), uint16(cRead), uint64(i), uint64(0), uint32(2<<20)))
+			c.Write(pack(nbdRequest, uint16(0), uint16(cWrite), uint64(i), uint64(scratch), uint32(1<<20), make([]byte, 1<<20)))
+		}
+	}
+	for range 3 {
+		id, token := attachment(t, g, "overlay_id", overlay, "rw", "unix")
+		deafen(token)
+		deafen(token)
+		start := time.Now()
+		call(t, g, "DELETE", "/platter/v1/attachments/"+id, "", 204)
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("to detach a deaf client took %v", d)
+		}
+		openSoon(t, "tcp", g.NBD, "overlay/"+overlay).Disconnect()
+	}
+	deafen("overlay/" + overlay)
+	deafen(image)
+	start := time.Now()
+	g.Stop(t)
+	if d := time.Since(start); d > 8*time.Second {
+		t.Errorf("the stop waited %v for deaf clients", d)
+	}
+	a.leave()
+	if leaks, corruptions := checkOverlay(t, g, overlay); leaks+corruptions > 0 {
+		t.Errorf("%d leaks, %d corruptions", leaks, corruptions)
+	}
+	g.Run(t)
+}

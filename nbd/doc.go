@@ -117,8 +117,8 @@
 //
 // [Server.Shutdown] lets requests in flight end and answers new ones with
 // ESHUTDOWN (options with ERR_SHUTDOWN), then closes our half, waits a moment
-// for the client to do the same, and closes. [Server.Kick] cuts connections
-// off at once.
+// for the client to do the same, and closes. A client that takes no replies
+// for 2 s is cut off. [Server.Kick] cuts connections off at once.
 //
 // # Inside
 //

@@ -56,7 +56,7 @@ func (e Errno) String() string {
 var (
 	errKicked   = errors.New("cut off by the operator")
 	errCutOff   = errors.New("the server shut down before the connection had ended")
-	errStalled  = errors.New("replies were not taken while others needed the memory")
+	errStalled  = errors.New("it took no replies, or sent no payload, while others waited for that")
 	errCrowded  = errors.New("the limit of connections was reached and its handshake had lasted longest")
 	errDrained  = errors.New("the server is shutting down")
 	errTimeout  = errors.New("the handshake took too long")

@@ -169,6 +169,29 @@ func TestShutdownSoftly(t *testing.T) {
 	}
 }
 
+// TestShutdownOfTheDeaf has a client that takes no replies, like a machine that
+// is paused: a shutdown does not wait for it for long, and is no failure.
+func TestShutdownOfTheDeaf(t *testing.T) {
+	a := serve(t)
+	a.disk.mark(0, diskSize, 0)
+	deaf := a.simple(t, "rw")
+	for range 20 {
+		if err := deaf.Send(nbdtest.Request{Cmd: nbdtest.CmdRead, Len: 1 << 20}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	start := time.Now()
+	if err := a.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+}
+
 // TestShutdownHard looks that Shutdown ends when its time is up.
 func TestShutdownHard(t *testing.T) {
 	inBubble(t, nbd.Config{}, func(t *testing.T, s *nbd.Server, l *pipes, x *exports) {

@@ -53,20 +53,20 @@ func (s *Server) wait(ctx context.Context, n int64) error {
 		if err == nil {
 			return nil
 		}
-		s.cutStalled()
+		s.cutStalled(s.cfg.StallTimeout, 1)
 	}
 	return ctx.Err()
 }
 
-// cutStalled cuts off the connections that hold memory and have not moved for
-// StallTimeout.
-func (s *Server) cutStalled() {
-	limit := s.clock() - int64(s.cfg.StallTimeout)
+// cutStalled cuts off the connections that hold at least so much memory and
+// have not moved for so long.
+func (s *Server) cutStalled(patience time.Duration, held int64) {
+	limit := s.clock() - int64(patience)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
 		unread, unsent := c.unread.Load(), c.unsent.Load()
-		if c.holding.Load() > 0 && (unread != 0 && unread < limit || unsent != 0 && unsent < limit) {
+		if c.holding.Load() >= held && (unread != 0 && unread < limit || unsent != 0 && unsent < limit) {
 			c.cut(errStalled)
 		}
 	}

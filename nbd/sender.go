@@ -82,7 +82,7 @@ func (s *sender) write(batch []*buffer) error {
 	for k := 0; k < len(batch); {
 		s.conn.unread.Store(s.conn.s.clock())
 		vec := s.vec[:0]
-		for room := progress; room > 0 && k < len(batch); {
+		for room := progress + headRoom; room > 0 && k < len(batch); {
 			n := min(len(rest), room)
 			vec = append(vec, rest[:n])
 			room -= n

@@ -178,8 +178,12 @@ func (s *Server) unlisten(l net.Listener) {
 	delete(s.listeners, l)
 }
 
+// stopPatience is how long Shutdown waits for a client to take a reply.
+const stopPatience = 2 * time.Second
+
 // Shutdown stops accepting, lets the requests in flight end, refuses new ones
-// with ESHUTDOWN, closes the connections softly and waits for them. When ctx
+// with ESHUTDOWN, closes the connections softly and waits for them; a client
+// that takes no replies for 2 s is cut off. When ctx
 // ends first it cuts them off, and its error is ctx's; then a request that
 // does not heed its context may still be running.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -193,14 +197,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range conns {
 		c.drain()
 	}
-	err := waitAll(ctx, conns)
+	err := s.waitAll(ctx, conns)
 	if err != nil {
 		for _, c := range conns {
 			c.cut(errCutOff)
 		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		if waitAll(grace, conns) == nil {
+		if s.waitAll(grace, conns) == nil {
 			s.crew.stop()
 		}
 		return fmt.Errorf("nbd: shutdown: requests were still in flight: %w", err)
@@ -209,11 +213,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// waitAll waits until each of conns has ended.
-func waitAll(ctx context.Context, conns []*conn) error {
-	for _, c := range conns {
+// waitAll waits until each of conns has ended. Clients that do not take their
+// replies are not waited for: they are cut off.
+func (s *Server) waitAll(ctx context.Context, conns []*conn) error {
+	tick := time.NewTicker(stopPatience / 8)
+	defer tick.Stop()
+	for len(conns) > 0 {
 		select {
-		case <-c.done:
+		case <-conns[0].done:
+			conns = conns[1:]
+		case <-tick.C:
+			s.cutStalled(stopPatience, 0)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
