@@ -29,6 +29,20 @@ type Fetcher interface {
 	Fetch(off, n int64) error
 }
 
+// An Allocator is a File that can reserve space without writing to it.
+type Allocator interface {
+	// Allocate makes [off, off+n) zeros that have their space. The file keeps
+	// its size, and the range is inside it.
+	Allocate(off, n int64) error
+}
+
+// An ImageLocker is a File that can take the lock that QEMU takes.
+type ImageLocker interface {
+	// LockImage locks the file as QEMU does one that it writes to, until the
+	// file is closed. It does not wait: syscall.EBUSY.
+	LockImage() error
+}
+
 // A Maker is an FS that can make folders.
 type Maker interface {
 	// Mkdir makes a folder. It lasts once SyncDir of its parent returned.
@@ -64,8 +78,12 @@ func Punch(f File, off, n int64) error {
 	if err != nil {
 		return err
 	}
-	zeros := make([]byte, min(n, 64<<10))
-	for end := min(off+n, size); off < end; {
+	return writeZeros(f, off, min(off+n, size))
+}
+
+func writeZeros(f File, off, end int64) error {
+	zeros := make([]byte, min(max(end-off, 0), 64<<10))
+	for off < end {
 		piece := min(end-off, int64(len(zeros)))
 		if _, err := f.WriteAt(zeros[:piece], off); err != nil {
 			return err
@@ -73,6 +91,32 @@ func Punch(f File, off, n int64) error {
 		off += piece
 	}
 	return nil
+}
+
+// Allocate makes [off, off+n) of f, which is inside it, zeros that have their
+// space. A File that cannot has zeros written.
+func Allocate(f File, off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if a, ok := f.(Allocator); ok {
+		if err := a.Allocate(off, n); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return writeZeros(f, off, off+n)
+}
+
+// LockImage locks a disk image, until f is closed, against programs that lock
+// images as QEMU does: none of them has it open, and none can open it for
+// writing or for reading what may change. It does not wait. If it is
+// locked already, by this process or another, that is syscall.EBUSY. A File
+// or a file system that knows no such locks is errors.ErrUnsupported.
+func LockImage(f File) error {
+	if l, ok := f.(ImageLocker); ok {
+		return l.LockImage()
+	}
+	return fmt.Errorf("lock an image: %w", errors.ErrUnsupported)
 }
 
 // Size returns the size of f in bytes. A File that is no Sizer is searched

@@ -183,3 +183,72 @@ func BenchmarkGuard(b *testing.B) {
 		}
 	}
 }
+
+func TestAllocate(t *testing.T) {
+	f := create(t, filepath.Join(t.TempDir(), "f"))
+	want := bytes.Repeat([]byte{7}, 1<<20)
+	if _, err := f.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []localfs.File{f, plain{f}} {
+		if err := localfs.Allocate(g, 100, 300_000); err != nil {
+			t.Fatal(err)
+		}
+		if err := localfs.Allocate(g, 5, 0); err != nil {
+			t.Fatal(err)
+		}
+		clear(want[100:300_100])
+		got := make([]byte, 1<<20)
+		if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("other bytes after Allocate, %v", err)
+		}
+		if n, err := localfs.Size(f); n != 1<<20 || err != nil {
+			t.Errorf("Size = %d, %v", n, err)
+		}
+		if _, err := f.WriteAt(bytes.Repeat([]byte{7}, 300_000), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLockImage(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	f := create(t, name)
+	if err := localfs.LockImage(plain{f}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("LockImage without the ability = %v", err)
+	}
+	if err := localfs.LockImage(f); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	again := func() localfs.File {
+		g, err := localfs.OS().Open(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { g.Close() })
+		return g
+	}
+	second := again()
+	if err := localfs.LockImage(second); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("LockImage of a locked file = %v", err)
+	}
+	// Opening and closing it elsewhere in the process does not end the lock,
+	// and neither does the try that failed stay.
+	if err := again().Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := localfs.LockImage(f); err != nil {
+		t.Errorf("LockImage of one's own = %v", err)
+	}
+	if err := localfs.LockImage(second); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("LockImage of a locked file = %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := localfs.LockImage(second); err != nil {
+		t.Errorf("LockImage after the other was closed = %v", err)
+	}
+}

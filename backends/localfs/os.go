@@ -80,6 +80,14 @@ func (o *osFile) Punch(off, n int64) error {
 	return o.control("punch hole", func(fd int) error { return punch(fd, off, n) })
 }
 
+func (o *osFile) Allocate(off, n int64) error {
+	return o.control("allocate", func(fd int) error { return allocate(fd, off, n) })
+}
+
+func (o *osFile) LockImage() error {
+	return o.control("lock image", lockImage)
+}
+
 func (o *osFile) Push(off, n int64) error {
 	return o.control("sync_file_range", func(fd int) error { return push(fd, off, n) })
 }

@@ -10,6 +10,8 @@ import (
 
 func datasync(fd int) error                      { return syscall.Fsync(fd) }
 func punch(int, int64, int64) error              { return errors.ErrUnsupported }
+func allocate(int, int64, int64) error           { return errors.ErrUnsupported }
+func lockImage(int) error                        { return errors.ErrUnsupported }
 func push(int, int64, int64) error               { return errors.ErrUnsupported }
 func fetch(int, int64, int64) error              { return errors.ErrUnsupported }
 func renameNew(oldname, newname string) error    { return linkNew(oldname, newname) }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
 	"github.com/seed-478a8fee/platter/backends/localfs"
@@ -25,22 +27,22 @@ func Create(ctx context.Context, cfg Config) (*Delta, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	d, err := create(cfg)
+	d, err := create(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("overlay %s: create: %w", cfg.Path, err)
 	}
 	return d, nil
 }
 
-func create(cfg Config) (*Delta, error) {
+func create(ctx context.Context, cfg Config) (*Delta, error) {
 	if cfg.Size < 0 || cfg.Size > MaxSize {
 		return nil, fmt.Errorf("a disk of %d bytes, more than %d or less than 0: %w", cfg.Size, int64(MaxSize), fs.ErrInvalid)
 	}
 	if err := free(cfg); err != nil {
 		return nil, err
 	}
-	temp := cfg.Path + ".new"
-	f, err := cfg.FS.Open(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	temp := cfg.Path + unfinished
+	f, err := openNew(ctx, cfg, temp)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +64,71 @@ func create(cfg Config) (*Delta, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// unfinished ends the name of a file while Create makes it.
+const unfinished = ".new"
+
+// openNew makes the file at temp. What a crash left there is removed.
+func openNew(ctx context.Context, cfg Config, temp string) (localfs.File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	f, err := cfg.FS.Open(temp, flags, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if err := removeUnfinished(cfg.FS, temp); err != nil {
+			return nil, err
+		}
+		f, err = cfg.FS.Open(temp, flags, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(ctx, cfg, f); err != nil {
+		return nil, errors.Join(err, f.Close(), cfg.FS.Remove(temp))
+	}
+	return f, nil
+}
+
+// Sweep removes from a folder what Create, cut off by a crash, left there. It
+// leaves alone what is being made at the moment, if the file system has
+// locks; if not, nobody may be calling Create.
+func Sweep(fsys localfs.FS, dir string) error {
+	if fsys == nil {
+		fsys = localfs.OS()
+	}
+	entries, err := fsys.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("look for unfinished overlay files: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), unfinished) {
+			continue
+		}
+		err := removeUnfinished(fsys, filepath.Join(dir, e.Name()))
+		if err != nil && !errors.Is(err, syscall.EBUSY) {
+			errs = append(errs, fmt.Errorf("remove an unfinished overlay file: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeUnfinished removes a file unless somebody has it open.
+func removeUnfinished(fsys localfs.FS, name string) error {
+	f, err := fsys.Open(name, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := localfs.LockImage(f); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := fsys.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // free is fs.ErrExist if there is a file at cfg.Path.

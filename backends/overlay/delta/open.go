@@ -3,9 +3,12 @@ package delta
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/decode"
@@ -32,11 +35,37 @@ func open(ctx context.Context, cfg Config) (*Delta, error) {
 		return nil, err
 	}
 	d := newDelta(cfg, f, 0)
-	if err := d.start(ctx); err != nil {
+	if err = lock(ctx, cfg, f); err == nil {
+		err = d.start(ctx)
+	}
+	if err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// lock keeps QEMU, and other Deltas, from the file for as long as it is open.
+// It waits a moment for who has it: a program that only looks at it, or one
+// that was killed and is not quite gone.
+func lock(ctx context.Context, cfg Config, f localfs.File) error {
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		err := localfs.LockImage(f)
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			cfg.Logger.Debug("overlay file cannot be locked against QEMU", "path", cfg.Path, "err", err)
+			return nil
+		case err == nil || !errors.Is(err, syscall.EBUSY):
+			return err
+		case pause > 400*time.Millisecond:
+			return fmt.Errorf("it is in use; end that program first, or let it read an NBD export of the gateway instead of the file: %w", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 func (d *Delta) start(ctx context.Context) error {

@@ -15,6 +15,13 @@ func (d *Delta) WriteAt(ctx context.Context, p []byte, off int64) error {
 // WriteOver writes to the disk that the Delta makes of below. Below is read
 // only for the rest of the first and the last 4 KiB, if they are new.
 func (d *Delta) WriteOver(ctx context.Context, below block.Reader, p []byte, off int64) error {
+	return d.writeOver(ctx, below, p, off, d.write)
+}
+
+// A storer writes bytes to a place in the file.
+type storer func(p []byte, at int64) error
+
+func (d *Delta) writeOver(ctx context.Context, below block.Reader, p []byte, off int64, store storer) error {
 	if err := d.check(ctx, off, int64(len(p))); err != nil {
 		return err
 	}
@@ -23,9 +30,9 @@ func (d *Delta) WriteOver(ctx context.Context, below block.Reader, p []byte, off
 	}
 	for len(p) > 0 {
 		n := min(int64(len(p)), clusterSize-off&(clusterSize-1))
-		err := d.writeGated(ctx, below, p[:n], off)
+		err := d.writeGated(ctx, below, p[:n], off, store)
 		if errors.Is(err, errNoSpace) && d.reclaim(ctx) {
-			err = d.writeGated(ctx, below, p[:n], off)
+			err = d.writeGated(ctx, below, p[:n], off, store)
 		}
 		if err != nil {
 			return err
@@ -35,25 +42,25 @@ func (d *Delta) WriteOver(ctx context.Context, below block.Reader, p []byte, off
 	return nil
 }
 
-func (d *Delta) writeGated(ctx context.Context, below block.Reader, p []byte, off int64) error {
+func (d *Delta) writeGated(ctx context.Context, below block.Reader, p []byte, off int64, store storer) error {
 	d.gate.RLock()
 	defer d.gate.RUnlock()
 	if err := d.writable(); err != nil {
 		return err
 	}
-	done, err := d.overwrite(p, off)
+	done, err := d.overwrite(p, off, store)
 	if done || err != nil {
 		return err
 	}
 	lock := d.lockOf(off >> clusterBits)
 	lock.Lock()
 	defer lock.Unlock()
-	return d.allocate(ctx, below, p, off)
+	return d.allocate(ctx, &patch{c: off >> clusterBits, in: off & (clusterSize - 1), p: p, below: below, store: store})
 }
 
 // overwrite writes p, which is in one cluster, if it has its place already.
 // This takes no lock for long and changes no metadata.
-func (d *Delta) overwrite(p []byte, off int64) (bool, error) {
+func (d *Delta) overwrite(p []byte, off int64, store storer) (bool, error) {
 	turn := d.grace.enter()
 	defer d.grace.leave(turn)
 	e, err := d.lookup(nil, off>>clusterBits)
@@ -65,7 +72,7 @@ func (d *Delta) overwrite(p []byte, off int64) (bool, error) {
 	if !d.ours(e) || e.alloc&subs != subs {
 		return false, nil
 	}
-	return true, d.write(p, e.host+in)
+	return true, store(p, e.host+in)
 }
 
 // A patch is one write to one cluster whose mapping it changes.
@@ -77,6 +84,7 @@ type patch struct {
 	p     []byte
 	subs  uint32 // that p touches
 	below block.Reader
+	store storer
 }
 
 func (w *patch) end() int64 { return w.in + int64(len(w.p)) }
@@ -84,10 +92,9 @@ func (w *patch) end() int64 { return w.in + int64(len(w.p)) }
 // moves reports whether the cluster gets another place than it has.
 func (w *patch) moves() bool { return w.place != w.old.host }
 
-// allocate writes p, which is in one cluster, and maps it. The caller holds
-// the stripe and shares the gate, so nobody else moves or frees the cluster.
-func (d *Delta) allocate(ctx context.Context, below block.Reader, p []byte, off int64) error {
-	w := &patch{c: off >> clusterBits, in: off & (clusterSize - 1), p: p, below: below}
+// allocate writes what w says and maps it. The caller holds the stripe and
+// shares the gate, so nobody else moves or frees the cluster.
+func (d *Delta) allocate(ctx context.Context, w *patch) error {
 	w.subs = mask(w.in, w.end())
 	var err error
 	if w.old, err = d.lookup(nil, w.c); err != nil {
@@ -141,7 +148,7 @@ func (d *Delta) fillCluster(ctx context.Context, w *patch) error {
 		to = (last + 1) << subBits
 	}
 	if from == w.in && to == w.end() {
-		if err := d.write(w.p, w.place+w.in); err != nil {
+		if err := w.store(w.p, w.place+w.in); err != nil {
 			return err
 		}
 		return d.move(w, nil)

@@ -3,8 +3,10 @@ package delta
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/localfs"
 )
 
 // Zero makes the range read as zeros.
@@ -14,8 +16,8 @@ func (d *Delta) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) err
 
 // ZeroOver makes the range read as zeros, whatever is below. Nothing is
 // recorded where the Delta has nothing and below has no data. Space behind
-// whole subclusters of 4 KiB is freed, unless mode is ZeroAllocated: then
-// zeros are written, as nothing else keeps the space.
+// whole subclusters of 4 KiB is freed, unless mode is ZeroAllocated: then they
+// are data, for which the file system is asked to keep the space.
 func (d *Delta) ZeroOver(ctx context.Context, below block.Reader, off, n int64, mode block.ZeroMode) error {
 	if err := d.check(ctx, off, n); err != nil || n == 0 {
 		return err
@@ -53,15 +55,31 @@ func (d *Delta) writeZeros(ctx context.Context, below block.Reader, off, n int64
 	if n <= 0 {
 		return nil
 	}
+	store := d.write
+	if mode == block.ZeroAllocated {
+		store = d.reserve
+	}
 	b := d.buffer.Get().(*[clusterSize]byte)
 	defer d.buffer.Put(b)
 	clear(b[:min(n, clusterSize)])
 	for n > 0 {
 		piece := min(n, clusterSize-off&(clusterSize-1))
-		if err := d.WriteOver(ctx, below, b[:piece], off); err != nil {
+		if err := d.writeOver(ctx, below, b[:piece], off, store); err != nil {
 			return err
 		}
 		off, n = off+piece, n-piece
+	}
+	return nil
+}
+
+// reserve is write for zeros that shall have their space. Less than 16 KiB is
+// written: more pieces of the file for the file system to know would cost more.
+func (d *Delta) reserve(zeros []byte, at int64) error {
+	if len(zeros) < 16<<10 {
+		return d.write(zeros, at)
+	}
+	if err := localfs.Allocate(d.f, at, int64(len(zeros))); err != nil {
+		return d.wrap(fmt.Sprintf("allocate file at %d", at), err)
 	}
 	return nil
 }
