@@ -219,3 +219,21 @@ func loopback(t testing.TB) string {
 	defer ln.Close()
 	return ln.Addr().String()
 }
+
+// TestWithoutFUSE hides /dev/fuse from the gateway, which warns and goes on.
+func TestWithoutFUSE(t *testing.T) {
+	gateway.Need(t, "unshare")
+	g := gateway.New(t)
+	g.Wrap = []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs tmpfs /mnt && cp -a /dev/null /dev/zero /dev/random /dev/urandom /mnt &&
+		mount --bind /mnt /dev && exec "$0" "$@"`}
+	g.Run(t)
+	warned := func() bool { return strings.Contains(g.Log(), "level=WARN") && strings.Contains(g.Log(), "/dev/fuse") }
+	for i := 0; i < 100 && !warned(); i++ { // the log comes through a pipe
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !warned() {
+		t.Errorf("no warning about /dev/fuse:\n%s", g.Log())
+	}
+	file, _ := randomFile(t, 1<<20)
+	tool(t, "nbdinfo", g.Export(upload(t, g, "without-files", "raw", file)))
+}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,9 @@ type Gateway struct {
 	Socket string // NBD
 	NBD    string // NBD, HOST:PORT
 	Mount  string // FUSE tree
+
+	// Wrap is a command that starts the daemon in its turn; none by default.
+	Wrap []string
 
 	flags []string
 	env   []string
@@ -120,7 +124,8 @@ func (g *Gateway) Run(t testing.TB) {
 // Launch starts the process and does not wait for it.
 func (g *Gateway) Launch(t testing.TB) {
 	t.Helper()
-	cmd := exec.Command(Binary(t, "platterd"), g.flags...)
+	line := append(append(slices.Clone(g.Wrap), Binary(t, "platterd")), g.flags...)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), g.env...)
 	cmd.Stdout, cmd.Stderr = g, g
 	// Should the test itself be killed, the gateway ends with it.
