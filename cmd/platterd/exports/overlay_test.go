@@ -408,7 +408,8 @@ func TestRecover(t *testing.T) {
 	}
 	r.refused(first, "overlay/"+deleting.ID, fs.ErrPermission, "deleting")
 	stray, gone := r.e.overlayPath("stray"), r.e.ephemeralPath("gone")
-	for _, name := range []string{stray, gone} {
+	half, halfGone := r.e.overlayPath("half")+".new", gone+".new" // of a Create that a crash cut off
+	for _, name := range []string{stray, gone, half, halfGone} {
 		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +421,7 @@ func TestRecover(t *testing.T) {
 	}
 	for name, want := range map[string]bool{
 		r.e.overlayPath(creating.ID): false, r.e.overlayPath(deleting.ID): false, r.e.overlayPath(good.ID): true,
-		stray: true, gone: false,
+		stray: true, gone: false, half: false, halfGone: false,
 	} {
 		if _, err := os.Stat(name); (err == nil) != want {
 			t.Errorf("%s: %v, want there=%t", name, err, want)

@@ -23,6 +23,11 @@ func (e *Exports) Recover(ctx context.Context) error {
 	if err := e.failCaptures(ctx); err != nil {
 		return fmt.Errorf("exports: end the captures that a stop cut off: %w", err)
 	}
+	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
+		if err := delta.Sweep(e.cfg.FS, dir); err != nil { // it costs space and nothing else
+			e.log.WarnContext(ctx, "what a crash left of overlays that were being made stays", "folder", dir, "err", err)
+		}
+	}
 	if err := e.recoverOverlays(ctx); err != nil {
 		return fmt.Errorf("exports: look after overlays: %w", err)
 	}
