@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// maxLeaving is how many connections that were cut off to make room may not
-// have ended yet.
-const maxLeaving = 64
+const (
+	maxLeaving      = 64                    // connections cut off to make room that have not ended yet
+	leavingPatience = 10 * time.Millisecond // for each of them
+)
 
 // Conns describes the live connections, oldest first.
 func (s *Server) Conns() []ConnInfo {
@@ -56,8 +57,11 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 	key := clientKey(nc.RemoteAddr())
 	s.mu.Lock()
 	why, full := s.refusal(key)
-	if full && s.makeRoom(key) {
-		why, _ = s.refusal(key)
+	var gone *conn
+	if full {
+		if gone = s.makeRoom(key); gone != nil {
+			why, _ = s.refusal(key)
+		}
 	}
 	if why != "" {
 		s.mu.Unlock()
@@ -71,6 +75,13 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 	s.perClient[key]++
 	s.mu.Unlock()
 	go c.run() // ends before c.done closes, which Shutdown and Kick wait for
+	if gone != nil {
+		// A flood is let in no faster than those that make room end.
+		select {
+		case <-gone.done:
+		case <-time.After(leavingPatience):
+		}
+	}
 }
 
 // refusal says why there can be no further connection from key, or "", and
@@ -88,9 +99,10 @@ func (s *Server) refusal(key string) (why string, full bool) {
 }
 
 // makeRoom cuts off the connection whose handshake has lasted longest, so that
-// nobody locks others out by connecting and saying nothing. A client that is
-// at its own limit makes room among its own. The caller holds s.mu.
-func (s *Server) makeRoom(key string) bool {
+// nobody locks others out by connecting and saying nothing, and returns it. A
+// client that is at its own limit makes room among its own. The caller holds
+// s.mu.
+func (s *Server) makeRoom(key string) *conn {
 	own := key != "" && s.cfg.MaxConnsPerClient > 0 && s.perClient[key] >= s.cfg.MaxConnsPerClient
 	var oldest *conn
 	for _, c := range s.conns {
@@ -100,11 +112,11 @@ func (s *Server) makeRoom(key string) bool {
 		}
 	}
 	if oldest == nil || len(s.conns)-s.counted >= maxLeaving {
-		return false
+		return nil
 	}
 	s.uncount(oldest)
 	oldest.cut(errCrowded)
-	return true
+	return oldest
 }
 
 // uncount gives up c's place. The caller holds s.mu.
