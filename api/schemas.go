@@ -182,7 +182,7 @@ func memberProperties() object {
 }
 
 // taskProperties are those of a task, or of a task in a list, which has no
-// input, result and message.
+// input, result, message and progress.
 func taskProperties(whole bool) object {
 	p := object{
 		"id":         described("The task's id", object{"type": "string", "pattern": uuidPattern}),
@@ -203,6 +203,9 @@ func taskProperties(whole bool) object {
 			"input":   described("What it was given", object{"type": nullable("object")}),
 			"result":  described("What came of it", object{"type": nullable("object")}),
 			"message": described("What went wrong, or how far it is, for people", object{"type": "string"}),
+			"progress": described("How many of its bytes are done", object{
+				"type": "object", "properties": object{"done": object{"type": "integer"}, "total": object{"type": "integer"}},
+			}),
 		})
 	}
 	return p

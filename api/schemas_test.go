@@ -24,7 +24,8 @@ func TestSchemas(t *testing.T) {
 		id := create(t, s, `{"name":"a","tags":["x"],"kernel_id":null,"x":"y","disk_format":"raw","container_format":"bare"}`, who...)
 		do(s, "PUT", "/v2/images/"+id+"/file", "data", append(who, octets)...)
 		do(s, "POST", "/v2/images/"+id+"/members", `{"member":"p2"}`, who...)
-		task, err := data.cat.CreateTask(t.Context(), catalog.Task{ID: id, Type: "capture", Status: catalog.TaskProcessing, ImageID: id})
+		task, err := data.cat.CreateTask(t.Context(), catalog.Task{ID: id, Type: "capture", Status: catalog.TaskProcessing, ImageID: id,
+			Progress: catalog.Progress{Done: 3, Total: 4}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,6 +42,10 @@ func TestSchemas(t *testing.T) {
 			if err := checker.Validate(v); err != nil {
 				t.Errorf("%s does not fit its schema %s: %v\n%s", path, schema, err, answer.Body)
 			}
+		}
+		var shown struct{ Progress catalog.Progress }
+		if err := json.Unmarshal(do(s, "GET", "/v2/tasks/"+task.ID, "", who...).Body.Bytes(), &shown); err != nil || shown.Progress != task.Progress {
+			t.Errorf("the task shows the progress %+v, %v", shown.Progress, err)
 		}
 		var img struct{ Properties map[string]any }
 		if err := json.Unmarshal(s.schemas["image"], &img); err != nil {

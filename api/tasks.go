@@ -27,6 +27,9 @@ func taskView(t catalog.Task, whole bool) object {
 		return v
 	}
 	v["input"], v["result"], v["message"] = t.Input, t.Result, t.Message
+	if t.Progress.Total > 0 { // ours: Glance's tasks do not know how far they are
+		v["progress"] = object{"done": t.Progress.Done, "total": t.Progress.Total}
+	}
 	for key, value := range map[string]string{"image_id": t.ImageID, "request_id": t.RequestID, "user_id": t.UserID} {
 		if value != "" {
 			v[key] = value
