@@ -155,7 +155,7 @@ func TestNBDUnderAttack(t *testing.T) {
 	goroutines, files := metric(text, "go_goroutines"), openFiles(g)
 	t.Logf("at first: %.0f goroutines, %d files, %d MiB", goroutines, files, memory(t, g, "VmRSS"))
 
-	quick := map[string]time.Duration{"small": 2 * time.Second, "large": 5 * time.Second, "open": 2 * time.Second}
+	quick := map[string]time.Duration{"small": 3 * time.Second, "large": 6 * time.Second, "open": 3 * time.Second}
 	for _, attack := range []struct {
 		name   string
 		limits map[string]time.Duration
