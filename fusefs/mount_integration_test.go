@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ func mounted(t *testing.T, lib Library) (*Tree, string) {
 func digest(lib *shelf, id string) string {
 	disk := lib.disks[id]
 	all := make([]byte, disk.Size())
-	if err := disk.ReadAt(nil, all, 0); err != nil {
+	if err := disk.ReadAt(context.Background(), all, 0); err != nil {
 		panic(err)
 	}
 	return fmt.Sprintf("%x", sha256.Sum256(all))

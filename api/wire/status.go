@@ -24,7 +24,7 @@ func StatusOf(err error) int {
 	if errors.As(err, &tooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
-	if found, status := typed(err); found != nil {
+	if status, found := typed(err); found != nil {
 		return status
 	}
 	for _, row := range statusTable() {
@@ -36,7 +36,7 @@ func StatusOf(err error) int {
 }
 
 // typed finds the errors that are types, with the status that each has.
-func typed(err error) (found error, status int) {
+func typed(err error) (status int, found error) {
 	var (
 		refusal *format.Refusal
 		move    *catalog.StatusError
@@ -46,23 +46,23 @@ func typed(err error) (found error, status int) {
 	)
 	switch {
 	case errors.As(err, &refusal):
-		return refusal, http.StatusUnsupportedMediaType
+		return http.StatusUnsupportedMediaType, refusal
 	case errors.As(err, &move):
-		return move, http.StatusConflict
+		return http.StatusConflict, move
 	case errors.As(err, &inUse):
-		return inUse, http.StatusConflict
+		return http.StatusConflict, inUse
 	case errors.As(err, &held):
-		return held, http.StatusConflict
+		return http.StatusConflict, held
 	case errors.As(err, &record):
-		return record, http.StatusInternalServerError
+		return http.StatusInternalServerError, record
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // textOfType returns the text of such an error without what was wrapped
 // around it, or "".
 func textOfType(err error) string {
-	if found, _ := typed(err); found != nil {
+	if _, found := typed(err); found != nil {
 		return found.Error()
 	}
 	return ""

@@ -165,14 +165,14 @@ func publish(cfg Config, f localfs.File, temp string) error {
 // format writes header, refcount table, one refcount block and L1 table.
 func (d *Delta) format() error {
 	h := d.newHeader()
-	head, err := h.Encode()
-	if err != nil {
+	if _, err := h.Encode(); err != nil { // the table's place comes from it
 		return err
 	}
 	l1At := int64(1+h.RefTableClusters+1) << clusterBits
 	end := l1At>>clusterBits + clusters(int64(h.L1Entries)*8)
 	h.L1Offset = uint64(l1At)
-	if head, err = h.Encode(); err != nil {
+	head, err := h.Encode()
+	if err != nil {
 		return err
 	}
 	if err := d.charge(end << clusterBits); err != nil {
