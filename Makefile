@@ -9,6 +9,9 @@ FUZZTIME ?= 20s
 # The tags of the parts that need cgo; they apply where those parts are.
 TAGS := rbd,libnbd,pacific
 
+# The packages with tests that need the real programs.
+REAL = $$(grep -rl --include='*_test.go' '^//go:build integration' . | xargs -n1 dirname | sort -u)
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
@@ -31,13 +34,13 @@ unit: ## tests that need Go alone, then those with goroutines under the race det
 	go test -race $$(go list ./... | grep -v /integration)
 
 integration: build ## tests with the real programs; a missing one is a failure
-	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 ./...
+	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 $(REAL)
 
 guest: deps ## a small Debian guest to try things with, in .cache/guest
 	integration/guest/build.sh $(PLATTER_CACHE)/guest
 
 soak: build ## the tests at their full counts: hours
-	PLATTER_SOAK=1 go test -tags integration,$(TAGS) -count=1 -timeout 8h -p 1 -v ./integration/... ./backends/... ./catalog/...
+	PLATTER_SOAK=1 go test -tags integration,$(TAGS) -count=1 -timeout 8h -p 1 -v ./...
 
 lint: ## gofmt, vet, staticcheck, tidy go.mod
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
