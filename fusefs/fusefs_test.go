@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -213,6 +214,38 @@ func TestRecordAndStatus(t *testing.T) {
 	for _, want := range []string{`"gateway": "gw"`, `"revision": 42`, `"file": "record"`, `"count": 1`} {
 		if !strings.Contains(string(got), want) {
 			t.Errorf("status lacks %s: %s", want, got)
+		}
+	}
+}
+
+func TestStatusSizeIsNotKept(t *testing.T) {
+	lib, _ := shelfOf(t, "debian")
+	k := newKernel(t, lib)
+	status := k.must(".platter/status")
+	got, _ := k.read(status.NodeId, k.open(status.NodeId), 0, 4096)
+	if status.Size != uint64(len(got)) {
+		t.Errorf("size %d, has %d bytes", status.Size, len(got))
+	}
+	if keep := status.AttrTimeout(); keep >= time.Millisecond {
+		t.Errorf("its size is kept for %v", keep)
+	}
+}
+
+func TestStatfs(t *testing.T) {
+	lib, images := shelfOf(t, "a", "b", "")
+	k := newKernel(t, lib)
+	var bytes int64
+	for _, img := range images {
+		bytes += img.NativeSize
+	}
+	for _, path := range []string{"by-id", "by-name", ".platter", ".platter/status", "by-id/" + images[0].ID, "by-id/" + images[0].ID + "/disk.raw"} {
+		var out fuse.StatfsOut
+		node := k.must(path).NodeId
+		if st := k.raw.StatFs(nil, &fuse.InHeader{NodeId: node}, &out); st != fuse.OK {
+			t.Fatalf("%s: %v", path, st)
+		}
+		if out.Blocks != uint64(bytes+4095)/4096 || out.Bfree != 0 || out.Files != 5+3*4+2 || out.NameLen != 255 {
+			t.Errorf("%s: %+v, want %d bytes", path, out, bytes)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,7 @@ type Tree struct {
 	byID   *byID
 	byName *byName
 	server *fuse.Server
+	space  atomic.Pointer[space] // what df was told last
 
 	mu      sync.Mutex
 	handles map[*handle]struct{} // open data files and records

@@ -101,9 +101,14 @@ func resolve(dir string) (string, error) {
 	return filepath.Join(parent, filepath.Base(dir)), err
 }
 
-// dead reports whether dir is a mount that nobody serves any more.
+// dead reports whether dir is a mount that nobody serves any more. Lstat does
+// not tell: the kernel answers from the attributes it was told to keep. It
+// never keeps what statfs says.
 func dead(dir string) (bool, error) {
 	_, err := os.Lstat(dir)
+	if err == nil {
+		err = syscall.Statfs(dir, new(syscall.Statfs_t))
+	}
 	switch {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		return true, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"sort"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -52,20 +53,40 @@ func (d *fixedDir) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut
 	return d.t.rootAttr(&out.Attr)
 }
 
+// Lookup finds an entry. The size of the status is not to be kept.
+func (d *fixedDir) Lookup(_ context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	child := d.GetChild(name)
+	if child == nil {
+		return nil, syscall.ENOENT
+	}
+	if s, ok := child.Operations().(*status); ok {
+		s.attr(&out.Attr)
+		out.SetAttrTimeout(time.Nanosecond) // zero would be the default, which is long
+	}
+	return child, 0
+}
+
 // status is the file .platter/status. Each opening sees one moment.
 type status struct {
 	fs.Inode
 	t *Tree
 }
 
-// Getattr tells the file's attributes. Its size is not known before it is
-// opened; as for files in /proc, readers read to the end.
+// Getattr tells the file's attributes.
 func (s *status) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	s.attr(&out.Attr)
+	out.SetTimeout(time.Nanosecond)
+	return 0
+}
+
+// attr tells the size of the moment, for tar and rsync, who copy as much as
+// they were told. Others read to the end.
+func (s *status) attr(out *fuse.Attr) {
+	out.Size = uint64(len(s.t.status()))
 	out.Mode = syscall.S_IFREG | 0o444
 	out.Nlink = 1
 	out.Blksize = 4096
-	setTimes(&out.Attr, Image{Updated: s.t.since})
-	return 0
+	setTimes(out, Image{Updated: s.t.since})
 }
 
 // Open takes the state of the moment.
