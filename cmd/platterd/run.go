@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -113,7 +115,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		Catalog: g.catalog, Stores: stores, Opener: disk.New(disk.Config{Logger: g.log}), Ingest: g.ingest,
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
-		Record:         func(_ context.Context, img catalog.Image) ([]byte, error) { return g.glance.Record(img), nil },
+		Record:         g.record,
 		MaxOverlaySize: int64(g.cfg.Limits.OverlaySize), OverlayQuota: int64(g.cfg.Limits.OverlayBytes),
 		EphemeralQuota: int64(g.cfg.Limits.EphemeralBytes), UnusedAfter: time.Duration(g.cfg.Limits.AttachUnused),
 		TaskLife: time.Duration(g.cfg.Limits.TaskLife), Project: g.cfg.FUSE.Project, Logger: g.log,
@@ -122,6 +124,16 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx))
+}
+
+// record is image.json: the record as the API shows it, for people to read.
+func (g *gateway) record(_ context.Context, img catalog.Image) ([]byte, error) {
+	var b bytes.Buffer
+	if err := json.Indent(&b, g.glance.Record(img), "", "  "); err != nil {
+		return nil, fmt.Errorf("the record of image %s: %w", img.ID, err)
+	}
+	b.WriteByte('\n')
+	return b.Bytes(), nil
 }
 
 // served returns where a door is, or "" if it is switched off.
