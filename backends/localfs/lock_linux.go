@@ -26,6 +26,9 @@ const (
 func lockImage(fd int) error {
 	for _, at := range []int64{mayBase + mayRead, mayBase + mayWrite, mayBase + mayResize, aloneBase + mayWrite, aloneBase + mayResize} {
 		err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, lockOf(at, unix.F_RDLCK))
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("somebody else has locked it whole: %w", unix.EBUSY)
+		}
 		if err != nil {
 			return errors.Join(noLocks(err), unlockImage(fd))
 		}
