@@ -121,8 +121,17 @@ func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov ca
 	}
 	// A client without an attachment may have come in between. One that comes
 	// later is turned away by the record.
-	for _, s := range e.matching(func(s *session) bool { return s.disk == ov.ID && s.writes && s.attachment == "" }) {
-		err = wire.Errorf(409, "overlay %s is in use for writing by %s; let that go first", ov.ID, s.holder)
+	err = e.patiently(ctx, func() error {
+		for _, s := range e.matching(func(s *session) bool { return s.disk == ov.ID && s.writes && s.attachment == "" }) {
+			return &busyError{disk: ov.ID, holder: s.holder}
+		}
+		return nil
+	})
+	var busy *busyError
+	if errors.As(err, &busy) {
+		err = wire.Errorf(409, "overlay %s is in use for writing by %s; let that go first", ov.ID, busy.holder)
+	}
+	if err != nil {
 		return a, errors.Join(err, e.cfg.Catalog.DeleteAttachment(context.WithoutCancel(ctx), a.ID))
 	}
 	return a, nil
@@ -185,19 +194,32 @@ func (e *Exports) expire(ctx context.Context) error {
 		return err
 	}
 	e.reap(ctx, list)
-	now := e.cfg.Now()
 	var errs []error
 	for _, a := range list {
-		if a.ExpiresAt.IsZero() || now.Before(a.ExpiresAt) {
-			continue
-		}
-		if err := e.Detach(ctx, a.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-			continue
-		}
-		e.log.InfoContext(ctx, "an attachment that was never used has expired", "attachment", a.ID)
+		errs = append(errs, e.expireOne(ctx, a))
 	}
 	return errors.Join(append(errs, e.expireTasks(ctx))...)
+}
+
+// expireOne removes an attachment whose time is over, unless somebody has
+// come just in time: their use may not be written down yet.
+func (e *Exports) expireOne(ctx context.Context, a catalog.Attachment) error {
+	if !e.expired(a) || len(e.matching(func(s *session) bool { return s.attachment == a.ID })) > 0 {
+		return nil
+	}
+	a, err := e.cfg.Catalog.Attachment(ctx, a.ID)
+	if err != nil || !e.expired(a) {
+		return absent(err)
+	}
+	if err := e.Detach(ctx, a.ID); err != nil {
+		return absent(err)
+	}
+	e.log.InfoContext(ctx, "an attachment that was never used has expired", "attachment", a.ID)
+	return nil
+}
+
+func (e *Exports) expired(a catalog.Attachment) bool {
+	return !a.ExpiresAt.IsZero() && e.cfg.Now().After(a.ExpiresAt)
 }
 
 func (e *Exports) expireTasks(ctx context.Context) error {

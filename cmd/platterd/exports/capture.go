@@ -71,7 +71,7 @@ func (c *captures) of(overlay string) []string {
 	var names []string
 	for task, ov := range c.running {
 		if ov == overlay {
-			names = append(names, "capture "+task)
+			names = append(names, "capture "+task+" (which ends when its image is deleted)")
 		}
 	}
 	return names
@@ -228,7 +228,16 @@ func (c *capture) dropImage(ctx context.Context) error {
 // dropUnfinished removes an image that never became active.
 func (e *Exports) dropUnfinished(ctx context.Context, id string) error {
 	img, err := e.cfg.Catalog.Image(ctx, id)
-	if err == nil && !img.Status.HasData() {
+	if err != nil || img.Status.HasData() {
+		return absent(err)
+	}
+	if img.Protected { // somebody's wish for an image that there will not be
+		_, err = e.cfg.Catalog.UpdateImage(ctx, id, func(img *catalog.Image) error {
+			img.Protected = false
+			return nil
+		})
+	}
+	if err == nil {
 		_, err = e.cfg.Catalog.DeleteImage(ctx, id)
 	}
 	return absent(err)

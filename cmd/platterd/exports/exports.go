@@ -69,13 +69,15 @@ type Exports struct {
 	log  *slog.Logger
 	keys keyLocks
 
-	pause time.Duration // between tries while the catalog is away
+	pause    time.Duration // between tries while the catalog is away
+	handover time.Duration
 
 	captures captures
 
 	mu       sync.Mutex
 	closed   bool
 	disks    map[string]*shared
+	doomed   map[string]bool // overlays that are being deleted
 	sessions map[*session]struct{}
 }
 
@@ -96,7 +98,7 @@ func New(cfg Config) (*Exports, error) {
 	}
 	cfg.setDefaults()
 	cfg.TCP = reach(cfg.TCP)
-	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, disks: map[string]*shared{}, sessions: map[*session]struct{}{}}
+	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

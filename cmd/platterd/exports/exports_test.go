@@ -83,7 +83,7 @@ func (r *rig) start() {
 	if r.e, err = New(cfg); err != nil {
 		r.t.Fatal(err)
 	}
-	r.e.pause = time.Millisecond
+	r.e.pause, r.e.handover = time.Millisecond, 200*time.Millisecond
 	if err := errors.Join(r.in.Recover(ctx), r.e.Recover(ctx)); err != nil {
 		r.t.Fatal(err)
 	}

@@ -217,9 +217,10 @@ func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
 	if ov.Gateway != "" && ov.Gateway != e.cfg.GatewayID {
 		return wire.Errorf(409, "Overlay %s is a file of gateway %s and can be deleted only there.", id, ov.Gateway)
 	}
-	if err := e.unused(ctx, id); err != nil {
+	if err := e.doom(ctx, id); err != nil {
 		return err
 	}
+	defer e.spare(id)
 	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
 		o.Status = catalog.OverlayDeleting
 		return nil
@@ -227,44 +228,66 @@ func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	// Whoever opened it before the record changed is seen now, and whoever
-	// comes later is turned away by the record.
-	if err := e.unused(ctx, id); err != nil {
-		return errors.Join(err, e.undelete(context.WithoutCancel(ctx), id))
-	}
 	return e.removeOverlay(context.WithoutCancel(ctx), id)
 }
 
-func (e *Exports) undelete(ctx context.Context, id string) error {
-	_, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
-		o.Status = catalog.OverlayAvailable
-		return nil
+// doom lets nobody open an overlay from then on, until spare. It comes before
+// the record says so: a crash must not delete what somebody writes to.
+func (e *Exports) doom(ctx context.Context, id string) error {
+	var inUse *catalog.InUseError
+	err := e.patiently(ctx, func() error {
+		stay, leave, err := e.users(ctx, id)
+		if err != nil || len(stay) == 0 && e.tryDoom(id) {
+			return err
+		}
+		if len(stay)+len(leave) == 0 {
+			leave = append(leave, "a request that is under way")
+		}
+		inUse = &catalog.InUseError{Kind: "overlay", ID: id, Users: slices.Sorted(slices.Values(append(stay, leave...)))}
+		if len(stay) > 0 {
+			return inUse
+		}
+		return &busyError{disk: id}
 	})
+	var busy *busyError
+	if errors.As(err, &busy) {
+		return inUse
+	}
 	return err
 }
 
-// unused is a catalog.InUseError with all users of an overlay, or nil.
-func (e *Exports) unused(ctx context.Context, id string) error {
+// tryDoom is doom, if the overlay is not open.
+func (e *Exports) tryDoom(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.disks[id] != nil {
+		return false
+	}
+	e.doomed[id] = true
+	return true
+}
+
+func (e *Exports) spare(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.doomed, id)
+}
+
+// users names who uses an overlay: those who stay until they are told, and
+// those who may be leaving.
+func (e *Exports) users(ctx context.Context, id string) (stay, leave []string, err error) {
 	list, err := e.cfg.Catalog.Attachments(ctx, catalog.AttachmentQuery{OverlayID: id})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var users []string
 	for _, a := range list {
-		users = append(users, e.holderOf(a.ID))
+		stay = append(stay, e.holderOf(a.ID))
 	}
+	stay = append(stay, e.captures.of(id)...)
 	for _, s := range e.matching(func(s *session) bool { return s.disk == id && s.attachment == "" }) {
-		users = append(users, clientName(s.client))
+		leave = append(leave, clientName(s.client))
 	}
-	users = append(users, e.captures.of(id)...)
-	if len(users) == 0 && e.isOpen(id) {
-		users = append(users, "a request that is under way")
-	}
-	if len(users) > 0 {
-		slices.Sort(users)
-		return &catalog.InUseError{Kind: "overlay", ID: id, Users: users}
-	}
-	return nil
+	return stay, leave, nil
 }
 
 // removeOverlay removes the file and then the record.

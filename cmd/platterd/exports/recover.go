@@ -48,7 +48,7 @@ func (e *Exports) failCaptures(ctx context.Context) error {
 			continue
 		}
 		if err := e.failCapture(ctx, t); err != nil {
-			return err
+			e.log.ErrorContext(ctx, "a capture that a stop cut off could not be ended; the next start tries again", "task", t.ID, "err", err)
 		}
 	}
 	return nil
@@ -89,12 +89,16 @@ func (e *Exports) recoverOverlays(ctx context.Context) error {
 	g.SetLimit(repairs)
 	for _, ov := range list {
 		g.Go(func() error {
+			var err error
 			switch ov.Status {
 			case catalog.OverlayCreating, catalog.OverlayDeleting:
-				return e.removeOverlay(ctx, ov.ID)
+				err = e.removeOverlay(ctx, ov.ID)
+			default:
+				err = e.repair(ctx, ov)
 			}
-			if err := e.repair(ctx, ov); err != nil {
-				e.log.ErrorContext(ctx, "an overlay cannot be read", "overlay", ov.ID, "path", e.overlayPath(ov.ID), "err", err)
+			if err != nil {
+				e.log.ErrorContext(ctx, "an overlay cannot be used; the rest is served",
+					"overlay", ov.ID, "status", ov.Status, "path", e.overlayPath(ov.ID), "err", err)
 			}
 			return ctx.Err()
 		})

@@ -74,9 +74,15 @@ const handover = time.Second
 // begin notes a session. A session that writes is refused while one of
 // another owner does.
 func (e *Exports) begin(ctx context.Context, s *session) error {
-	late := time.After(handover)
+	return e.patiently(ctx, func() error { return e.tryBegin(s) })
+}
+
+// patiently tries again for as long as a goodbye may take, while what stands
+// in the way is a client.
+func (e *Exports) patiently(ctx context.Context, try func() error) error {
+	late := time.After(e.handover)
 	for {
-		err := e.tryBegin(s)
+		err := try()
 		var busy *busyError
 		if !errors.As(err, &busy) {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/backends/overlay/delta"
@@ -70,6 +71,8 @@ func (e *Exports) find(key string) (d *shared, mine bool, err error) {
 	switch {
 	case e.closed:
 		err = errClosed
+	case e.doomed[key]:
+		err = wire.Errorf(409, "overlay %s is being deleted: %w", key, fs.ErrPermission)
 	case d == nil:
 		d = &shared{key: key, ready: make(chan struct{}), done: make(chan struct{}), users: 1}
 		e.disks[key] = d

@@ -32,13 +32,18 @@ func (e *Exports) openToken(ctx context.Context, c nbd.Client, token string) (nb
 		writes: a.Mode != catalog.AttachRO, since: e.cfg.Now(),
 	}
 	x, err := e.openAttached(ctx, s, a)
-	if err != nil {
-		return nbd.Export{}, err
+	if err == nil {
+		if err = e.touch(ctx, a); err == nil {
+			return x, nil
+		}
+		err = errors.Join(err, x.Close())
 	}
-	if err := e.touch(ctx, a); err != nil { // deleted while it was opened
-		return nbd.Export{}, errors.Join(err, x.Close())
+	// It may have been deleted while it was opened, after its file was looked
+	// for and before this has made one.
+	if _, gone := e.cfg.Catalog.Attachment(ctx, a.ID); a.Mode == catalog.AttachEphemeral && errors.Is(gone, fs.ErrNotExist) {
+		e.cut(ctx, a.ID)
 	}
-	return x, nil
+	return nbd.Export{}, err
 }
 
 // openAttached opens the disk of an attachment.
@@ -116,7 +121,7 @@ func (e *Exports) mayUse(a catalog.Attachment, c nbd.Client) error {
 	switch {
 	case a.Gateway != "" && a.Gateway != e.cfg.GatewayID:
 		return fmt.Errorf("attachment %s is served by gateway %s: %w", a.ID, a.Gateway, fs.ErrPermission)
-	case !a.ExpiresAt.IsZero() && e.cfg.Now().After(a.ExpiresAt):
+	case e.expired(a):
 		return fmt.Errorf("attachment %s was never used and has expired; make a new one: %w", a.ID, fs.ErrNotExist)
 	case c.Transport == "tcp" && !loopback(c.Addr):
 		return fmt.Errorf("a token is not taken over plain TCP from another machine, where others could read it; use the socket: %w", fs.ErrPermission)
