@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -33,7 +34,8 @@ EXIT CODES:
    4  not allowed
    5  conflict: in use, or already there
    6  no gateway answers, or it is not ready
-   7  a local file cannot be read, or is corrupt`
+   7  a local file cannot be read or written, or is corrupt
+ 130  interrupted; what was half done has been undone`
 
 // newApp builds the command table. There is one file for every verb.
 func newApp(s streams) *cli.App {
@@ -41,19 +43,18 @@ func newApp(s streams) *cli.App {
 		// A property may have a comma in it.
 		DisableSliceFlagSeparator: true,
 
-		Name:                 "platter",
-		Usage:                "work with VM images and a Platter gateway",
-		Description:          description,
-		Version:              version(),
-		HideHelpCommand:      true,
-		EnableBashCompletion: true,
-		Suggest:              true,
-		Reader:               s.in,
-		Writer:               s.out,
-		ErrWriter:            s.err,
-		Flags:                connectFlags(),
-		ExitErrHandler:       func(*cli.Context, error) {}, // report does it
-		OnUsageError:         usageError,
+		Name:            "platter",
+		Usage:           "work with VM images and a Platter gateway",
+		Description:     description,
+		Version:         versionText(),
+		HideHelpCommand: true,
+		Suggest:         true,
+		Reader:          s.in,
+		Writer:          s.out,
+		ErrWriter:       s.err,
+		Flags:           connectFlags(),
+		ExitErrHandler:  func(*cli.Context, error) {}, // report does it
+		OnUsageError:    usageError,
 	}
 	p := &program{streams: s}
 	app.Commands = []*cli.Command{
@@ -104,24 +105,39 @@ func (p *program) groupAction(c *cli.Context) error {
 
 // usageError makes the library's complaint one of ours.
 func usageError(c *cli.Context, err error, _ bool) error {
-	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
-	if !unknown {
-		return &usage{msg: err.Error()}
+	text := err.Error()
+	if m := regexp.MustCompile(`^invalid value "(.*)" for flag -+(\S+): parse error$`).FindStringSubmatch(text); m != nil {
+		return usagef("--%s takes a whole number, not %q", m[2], m[1])
 	}
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: "); ok {
+		return usagef("--%s takes a value", strings.TrimLeft(name, "-"))
+	}
+	name, unknown := strings.CutPrefix(text, "flag provided but not defined: -")
+	if !unknown {
+		return &usage{msg: text}
+	}
+	name = strings.TrimLeft(name, "-")
 	var names []string
 	for _, f := range slices.Concat(c.App.Flags, c.Command.Flags) {
 		names = append(names, f.Names()...)
 	}
-	if near := nearest(strings.TrimLeft(name, "-"), names); near != "" {
-		return usagef("there is no flag --%s; did you mean --%s?", strings.TrimLeft(name, "-"), near)
+	names = slices.DeleteFunc(names, func(s string) bool { return len(s) < 2 })
+	if near := nearest(name, names); near != "" {
+		return usagef("there is no flag --%s; did you mean --%s?", name, near)
 	}
-	return usagef("there is no flag --%s", strings.TrimLeft(name, "-"))
+	return hint(usagef("there is no flag --%s", name),
+		"add --help to see which there are; write -- before a name that begins with a dash")
 }
 
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
+// version is set by the linker.
+var version = ""
+
+func versionText() string {
+	if version != "" {
+		return version
 	}
-	return info.Main.Version
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }

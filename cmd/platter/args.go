@@ -12,7 +12,7 @@ import (
 // the first word that is none. People write "platter attach IMAGE --mode ro".
 // What stands behind "--" stays.
 func hoist(app *cli.App, args []string) []string {
-	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+	if len(args) < 2 {
 		return args
 	}
 	h := hoister{global: app.Flags, commands: app.Commands, out: args[:1:1]}

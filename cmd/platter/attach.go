@@ -75,6 +75,9 @@ func (p *program) attach(c *cli.Context) error {
 	}
 	switch {
 	case only != "":
+		if p.tty { // what was printed does not tell it
+			fmt.Fprintf(p.err, "attached; when done: platter detach %s\n", a.ID())
+		}
 		_, err = fmt.Fprintln(p.out, a.Text(printKeys()[only]))
 		return err
 	case c.String("format") == "table" && !c.IsSet("column"):

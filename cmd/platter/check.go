@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -44,6 +45,9 @@ func (p *program) check(c *cli.Context) error {
 	if declared == "" {
 		return usagef("check takes --format FORMAT: what the upload would declare")
 	}
+	if all := declarable(); !slices.Contains(all, declared) {
+		return usagef("--format %q: an upload declares one of %s", declared, strings.Join(all, ", "))
+	}
 	r, err := openFile(name)
 	if err != nil {
 		return unsure(fileError(err))
@@ -72,6 +76,11 @@ func (p *program) check(c *cli.Context) error {
 	}
 	_, err = fmt.Fprintln(p.out, text)
 	return err
+}
+
+// declarable are the formats that a gateway takes on its defaults.
+func declarable() []string {
+	return []string{"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "ploop", "ami", "ari", "aki"}
 }
 
 // inspect does what an upload does: the stream first, then the whole.

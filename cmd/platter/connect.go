@@ -26,10 +26,15 @@ func (p *program) connect(c *cli.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.client(target, c.String("token"))
+}
+
+// client returns a client of the gateway at a URL, which may lack its scheme.
+func (p *program) client(target, token string) (*client.Client, error) {
 	if !strings.Contains(target, "://") {
 		target = "http://" + target
 	}
-	cl, err := client.New(client.Config{URL: target, Token: cmp.Or(c.String("token"), p.env("OS_TOKEN"))})
+	cl, err := client.New(client.Config{URL: target, Token: cmp.Or(token, p.env("OS_TOKEN"))})
 	if err != nil {
 		return nil, hint(&usage{err.Error()}, "give it with --url or PLATTER_URL")
 	}
@@ -92,14 +97,19 @@ func (p *program) each(c *cli.Context, what string, do func(cl *client.Client, a
 	if err != nil {
 		return err
 	}
-	var first error
+	code := exitOK
 	for _, arg := range c.Args().Slice() {
 		err := do(cl, arg)
-		if err != nil && c.NArg() > 1 && first != nil {
-			report(p.streams, err)
-		} else if err != nil {
-			first = err
+		switch {
+		case err == nil:
+		case c.NArg() == 1 || c.Context.Err() != nil:
+			return err
+		default:
+			code = cmp.Or(code, report(p.streams, err))
 		}
 	}
-	return first
+	if code != exitOK {
+		return &hinted{err: errNo, code: code}
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
@@ -109,11 +110,13 @@ func (p *program) convertOptions(c *cli.Context, out string) (to string, opts qc
 	case out == "-" && p.ttyOut:
 		return "", opts, usagef("an image is not for a terminal; name OUT, or redirect the output")
 	}
-	if st, err := os.Stat(out); err == nil && !st.Mode().IsRegular() {
-		return "", opts, hint(usagef("%s is not a file", out), "to write to a device, convert to raw on the standard output and redirect it")
+	if st, err := os.Stat(out); compress && err == nil && !st.Mode().IsRegular() {
+		return "", opts, usagef("a compressed qcow2 needs a file to write to, and %s is none", out)
 	}
 	if compress {
-		opts.Compression = c.String("compression")
+		if opts.Compression = c.String("compression"); opts.Compression != "zlib" && opts.Compression != "zstd" {
+			return "", opts, usagef("--compression %q: there are zlib and zstd", opts.Compression)
+		}
 	}
 	if text := c.String("cluster-size"); text != "" {
 		n, err := parseSize(text)
@@ -138,9 +141,14 @@ func writeAs(ctx context.Context, w io.Writer, disk block.Reader, to string, com
 	return writeStream(ctx, w, disk, opts.Progress)
 }
 
+// seekable tells a new file from one that the standard output goes on with.
 func seekable(f *os.File) bool {
 	st, err := f.Stat()
-	return err == nil && st.Mode().IsRegular()
+	if err != nil || !st.Mode().IsRegular() || st.Size() > 0 {
+		return false
+	}
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_APPEND == 0
 }
 
 // writeStream writes all bytes in order, zeros included.

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,10 +19,10 @@ import (
 	"github.com/seed-478a8fee/platter/cmd/platter/client"
 )
 
-const doctorHelp = `Looks at a gateway and at this machine: does the API answer, is every part of
-the gateway ready, do clocks agree, are NBD and the file tree there, and are the
-usual tools installed. Every finding says what to do. The exit code is 1 if
-something is wrong; warnings are not.`
+const doctorHelp = `Looks at a gateway and at this machine: does the API answer, is the catalog
+ready, do clocks agree, can a small hidden image be written, read, opened over
+NBD, seen as a file and deleted, and are the usual tools installed. Every finding
+says what to do. The exit code is 1 if something is wrong; warnings are not.`
 
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
@@ -30,7 +31,7 @@ func (p *program) doctorCommand() *cli.Command {
 		Category:    "Help",
 		Description: doctorHelp,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "nbd", Value: "127.0.0.1:10809", Usage: "where NBD is served, `HOST:PORT` or a socket's path, for a gateway on this machine"},
+			&cli.BoolFlag{Name: "read-only", Usage: "look only; leave out what makes an image to try things with"},
 		}, formatFlags()...),
 		Action: p.doctor,
 	}
@@ -64,11 +65,11 @@ func (p *program) doctor(c *cli.Context) error {
 	d := &diagnosis{}
 	if d.gateway(ctx, cl) {
 		d.readiness(ctx, cl)
-		d.api(ctx, cl)
+		d.imageAPI(ctx, cl)
+		d.platterAPI(ctx, cl)
 	}
-	if here(cl.URL()) {
-		d.nbd(ctx, c.String("nbd"))
-		d.fuse()
+	if !d.bad && !c.Bool("read-only") {
+		d.probe(ctx, cl)
 	}
 	d.programs()
 	if err := p.show(c, sheet{columns: []string{"check", "result", "finding"}, rows: d.rows}); err != nil {
@@ -98,47 +99,32 @@ func (d *diagnosis) gateway(ctx context.Context, cl *client.Client) bool {
 	return true
 }
 
-// readiness shows every part of the gateway: catalog, stores, disk, doors.
+// readiness asks whether the gateway could do what it is asked for.
 func (d *diagnosis) readiness(ctx context.Context, cl *client.Client) {
 	probe, err := cl.Probe(ctx, "/readyz")
-	if err != nil {
-		d.fail("ready", "%v", err)
-		return
-	}
-	var body struct {
-		Parts []struct {
-			Name   string `json:"name"`
-			Ready  bool   `json:"ready"`
-			Reason string `json:"reason"`
-		} `json:"parts"`
-	}
-	if json.Unmarshal([]byte(probe.Body), &body) != nil || len(body.Parts) == 0 {
-		if probe.Status == http.StatusOK {
-			d.ok("ready", "all parts of the gateway are ready")
-		} else {
-			d.fail("ready", "the gateway is not ready (%d): %s", probe.Status, strings.TrimSpace(probe.Body))
-		}
-		return
-	}
-	for _, part := range body.Parts {
-		if part.Ready {
-			d.ok(part.Name, "ready")
-		} else {
-			d.fail(part.Name, "%s: see the gateway's log", part.Reason)
-		}
+	switch {
+	case err != nil:
+		d.fail("catalog", "%v", err)
+	case probe.Status != http.StatusOK:
+		d.fail("catalog", "%s: the gateway takes no changes until etcd is back; its log says more", strings.TrimSpace(probe.Body))
+	default:
+		d.ok("catalog", "ready")
 	}
 }
 
-// api asks a real question.
-func (d *diagnosis) api(ctx context.Context, cl *client.Client) {
+// imageAPI asks a real question.
+func (d *diagnosis) imageAPI(ctx context.Context, cl *client.Client) {
 	for _, err := range cl.Images(ctx, url.Values{"limit": {"1"}}) {
 		if err != nil {
-			d.fail("image api", "%v. %s", err, hintFor(err))
+			d.trouble("image api", "cannot list images", err)
 			return
 		}
 		break
 	}
 	d.ok("image api", "lists images")
+}
+
+func (d *diagnosis) platterAPI(ctx context.Context, cl *client.Client) {
 	probe, err := cl.Probe(ctx, "/platter/v1/openapi.json")
 	if err != nil || probe.Status != http.StatusOK {
 		d.warn("platter api", "overlays, attachments and captures are not there (%d): this is another image service, or an older gateway", probe.Status)
@@ -157,53 +143,29 @@ func here(base string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// nbd waits for the eight letters with which every NBD server begins.
-func (d *diagnosis) nbd(ctx context.Context, address string) {
+// greet waits for the eight letters with which every NBD server begins.
+func (d *diagnosis) greet(ctx context.Context, what, address string) {
 	network := "tcp"
 	if strings.Contains(address, "/") {
 		network = "unix"
 	}
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
-	if err != nil {
-		d.warn("nbd", "%v: if NBD is served elsewhere, name it with --nbd", err)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		d.warn(what, "%s is not for this user: join the socket's group, or use --transport tcp", address)
+		return
+	case err != nil:
+		d.fail(what, "%v: the gateway says that NBD is served there; see its log", err)
 		return
 	}
 	defer conn.Close()
 	magic := make([]byte, 8)
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := conn.Read(magic); err != nil || string(magic) != "NBDMAGIC" {
-		d.fail("nbd", "%s is open but does not speak NBD: another program holds the port; give platterd another with --nbd-listen", address)
+	if _, err := io.ReadFull(conn, magic); err != nil || string(magic) != "NBDMAGIC" {
+		d.fail(what, "%s is open but does not speak NBD: another program holds the address; give platterd another with --nbd-listen", address)
 		return
 	}
-	d.ok("nbd", "%s speaks NBD", address)
-}
-
-// fuse looks for the file tree among the mounts.
-func (d *diagnosis) fuse() {
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		d.warn("fuse", "/dev/fuse is missing: load the module (modprobe fuse), or give the container --device /dev/fuse --cap-add SYS_ADMIN; images are then not shown as files")
-		return
-	}
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		d.warn("fuse", "%v", err)
-		return
-	}
-	for line := range strings.Lines(string(table)) {
-		left, right, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(left)
-		if !strings.HasPrefix(right, "fuse.platter ") || len(fields) < 5 {
-			continue
-		}
-		dir := strings.ReplaceAll(fields[4], `\040`, " ")
-		if _, err := os.ReadFile(filepath.Join(dir, ".platter", "status")); err != nil {
-			d.fail("fuse", "the tree at %s is dead (%v): start platterd again, it takes the mount over; or umount -l %s", dir, err, dir)
-		} else {
-			d.ok("fuse", "images are files under %s", dir)
-		}
-		return
-	}
-	d.warn("fuse", "no tree of images is mounted in this mount namespace; platterd's log says why")
+	d.ok(what, "%s speaks NBD", address)
 }
 
 // programs looks for what people use with a gateway.

@@ -23,6 +23,8 @@ const (
 	exitConflict
 	exitNoGateway
 	exitFile
+
+	exitInterrupted = 130 // as a shell says it
 )
 
 // A usage error is the caller's: the command line makes no sense.
@@ -55,7 +57,8 @@ func fileError(err error) error {
 	return &hinted{err: err, code: exitFile}
 }
 
-// errNo is the exit code of a question whose answer, already printed, is no.
+// errNo is the error of a question whose answer, already printed, is no, and
+// of what has been reported already.
 var errNo = errors.New("no")
 
 // report prints an error, with what it is about and what to do, and returns
@@ -65,7 +68,7 @@ func report(s streams, err error) int {
 		return exitOK
 	}
 	if errors.Is(err, errNo) {
-		return exitFailed
+		return exitCode(err)
 	}
 	fmt.Fprintf(s.err, "platter: %s\n", strings.TrimSpace(err.Error()))
 	var answer *client.Error
@@ -114,20 +117,20 @@ func hintFor(err error) string {
 		return h.hint
 	case errors.As(err, &u):
 		return "add --help to see how it is used"
-	case errors.Is(err, context.Canceled):
-		return ""
 	case errors.As(err, &unreached):
 		return "start a gateway with platterd, or say where it is with --url or PLATTER_URL; platter doctor looks closer"
 	case errors.As(err, &answer):
-		return hintForStatus(answer.Status)
+		return hintForStatus(answer)
 	case errors.As(err, &missing):
 		return fmt.Sprintf("platter %s list shows what there is", missing.Kind)
 	}
 	return ""
 }
 
-func hintForStatus(status int) string {
-	switch status {
+func hintForStatus(answer *client.Error) string {
+	switch answer.Status {
+	case http.StatusConflict:
+		return hintForConflict(answer.Message)
 	case http.StatusUnauthorized:
 		return "the gateway wants a token: give it with --token or OS_TOKEN"
 	case http.StatusRequestEntityTooLarge:
@@ -136,6 +139,20 @@ func hintForStatus(status int) string {
 		return "the catalog or a store is away: try again in a few seconds; platter doctor looks closer"
 	case http.StatusInternalServerError, http.StatusBadGateway:
 		return "the gateway's log has the cause under the request id"
+	}
+	return ""
+}
+
+// hintForConflict names the verbs that end a conflict. The gateway speaks to
+// programs, too, and cannot.
+func hintForConflict(message string) string {
+	switch {
+	case strings.Contains(message, "attachment "):
+		return "platter attachment list shows the attachments, platter detach ends one"
+	case strings.Contains(message, "overlay "):
+		return "platter overlay list shows the overlays, platter overlay delete deletes one and what was written to it"
+	case strings.Contains(message, "deactivated"):
+		return "platter image activate makes an image usable again"
 	}
 	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -55,7 +56,7 @@ func (p *program) imageCreate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	up, err := p.openUpload(c.String("file"))
+	up, err := p.openUpload(c.Context, c.String("file"))
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (p *program) imageCreate(c *cli.Context) error {
 	}
 	if up.body != nil {
 		if err := p.upload(c.Context, cl, img.ID(), up); err != nil {
-			return p.uploadFailed(c, cl, img.ID(), err)
+			return p.uploadFailed(c, cl, img.ID(), img.Text("disk_format"), err)
 		}
 		if img, err = cl.Image(c.Context, img.ID()); err != nil {
 			return err
@@ -136,13 +137,13 @@ type upload struct {
 }
 
 // openUpload opens a file, or the standard input, and looks at its beginning.
-func (p *program) openUpload(name string) (*upload, error) {
+func (p *program) openUpload(ctx context.Context, name string) (*upload, error) {
 	up := &upload{size: -1, name: name}
 	switch name {
 	case "":
 		return up, nil
 	case "-":
-		up.body, up.name = io.NopCloser(p.in), "the standard input"
+		up.body, up.name = io.NopCloser(patiently(ctx, p.in)), "the standard input"
 	default:
 		f, err := os.Open(name)
 		if err != nil {
@@ -154,6 +155,11 @@ func (p *program) openUpload(name string) (*upload, error) {
 			return nil, usagef("%s is a directory; --file takes a disk image", name)
 		} else if err == nil && st.Mode().IsRegular() {
 			up.size = st.Size()
+		} else {
+			up.body = struct {
+				io.Reader
+				io.Closer
+			}{patiently(ctx, f), f}
 		}
 	}
 	up.head = make([]byte, 512)
@@ -199,14 +205,16 @@ func (p *program) upload(ctx context.Context, cl *client.Client, id string, up *
 
 // uploadFailed takes the record away again, so that what is left of a mistake
 // is nothing.
-func (p *program) uploadFailed(c *cli.Context, cl *client.Client, id string, err error) error {
-	ctx := context.WithoutCancel(c.Context)
+func (p *program) uploadFailed(c *cli.Context, cl *client.Client, id, declared string, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), 30*time.Second)
+	defer cancel()
 	if c.Bool("keep") || cl.DeleteImage(ctx, id) != nil {
-		return hint(err, "the record of image %s is still there, without bytes", id)
+		return hint(err, "the record of image %s is still there, without bytes; once a gateway answers again, "+
+			"platter image delete %[1]s takes it away", id)
 	}
 	var answer *client.Error
 	if errors.As(err, &answer) && answer.Status == http.StatusUnsupportedMediaType && c.String("file") != "-" {
-		return hint(err, "platter check --format FORMAT %s says the same without a gateway; nothing was created", c.String("file"))
+		return hint(err, "nothing was created; platter check --format %s %s says the same without a gateway", declared, c.String("file"))
 	}
 	return hint(err, "nothing was created")
 }

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -72,24 +71,6 @@ func (p *program) imageSave(c *cli.Context) error {
 		}
 		return p.download(c.Context, cl, img, w)
 	})
-}
-
-// writeWhole writes to a file that gets its name only when it is whole, or to
-// the standard output.
-func (p *program) writeWhole(name string, write func(io.Writer) error) error {
-	if name == "-" {
-		return write(p.out)
-	}
-	f, err := os.OpenFile(name+".part", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return fileError(err)
-	}
-	defer os.Remove(name + ".part") // no longer there if all went well
-	err = write(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(name+".part", name)
 }
 
 func (p *program) export(ctx context.Context, cl *client.Client, img client.Record, as string, w io.Writer) error {

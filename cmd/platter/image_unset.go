@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -40,7 +41,7 @@ func (p *program) imageUnset(c *cli.Context) error {
 	var changes []client.Change
 	for _, key := range keys {
 		if _, ok := img[key]; !ok {
-			return usagef("the image has no property %q", key)
+			return nothingToUnset(img, "property", key)
 		}
 		changes = append(changes, client.Change{Op: "remove", Path: client.Pointer(key)})
 	}
@@ -49,7 +50,7 @@ func (p *program) imageUnset(c *cli.Context) error {
 		for _, tag := range tags {
 			i := slices.Index(left, tag)
 			if i < 0 {
-				return usagef("the image has no tag %q", tag)
+				return nothingToUnset(img, "tag", tag)
 			}
 			left = slices.Delete(left, i, i+1)
 		}
@@ -59,4 +60,12 @@ func (p *program) imageUnset(c *cli.Context) error {
 		return err
 	}
 	return p.showImage(c, img)
+}
+
+func nothingToUnset(img client.Record, kind, what string) error {
+	return &hinted{
+		err:  fmt.Errorf("image %s has no %s %q; nothing was changed", img.ID(), kind, what),
+		hint: "platter image show " + img.ID() + " shows what it has",
+		code: exitNotFound,
+	}
 }

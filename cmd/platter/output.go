@@ -153,26 +153,6 @@ func (s sheet) table(w io.Writer) error {
 	return align(w, grid)
 }
 
-// align prints columns as wide as their widest cell.
-func align(w io.Writer, grid [][]string) error {
-	width := map[int]int{}
-	for _, row := range grid {
-		for i, s := range row {
-			width[i] = max(width[i], utf8.RuneCountInString(s))
-		}
-	}
-	var b strings.Builder
-	for _, row := range grid {
-		line := ""
-		for i, s := range row {
-			line += s + strings.Repeat(" ", width[i]-utf8.RuneCountInString(s)+2)
-		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
 // values prints what a shell can read: one line per row, or of a single
 // record one line per field.
 func (s sheet) values(w io.Writer) error {

@@ -152,7 +152,11 @@ func (p *program) overlaySnapshot(c *cli.Context) error {
 		return err
 	}
 	if what := c.String("delete"); what != "" {
-		return cl.DeleteSnapshot(c.Context, o.ID(), snapshotID(o, what))
+		id, err := snapshotID(o, what)
+		if err != nil {
+			return err
+		}
+		return cl.DeleteSnapshot(c.Context, o.ID(), id)
 	}
 	snap, err := cl.Snapshot(c.Context, o.ID(), c.String("name"))
 	if err != nil {
@@ -162,12 +166,24 @@ func (p *program) overlaySnapshot(c *cli.Context) error {
 }
 
 // snapshotID returns the id of the snapshot that an id or a name means.
-func snapshotID(o client.Record, what string) string {
+func snapshotID(o client.Record, what string) (string, error) {
 	list, _ := o["snapshots"].([]any)
+	var all []string
 	for _, v := range list {
-		if snap, ok := v.(map[string]any); ok && snap["name"] == what {
-			return client.Record(snap).ID()
+		snap, _ := v.(map[string]any)
+		if snap["id"] == what {
+			return what, nil
+		}
+		if snap["name"] == what {
+			all = append(all, client.Record(snap).ID())
 		}
 	}
-	return what
+	switch len(all) {
+	case 0:
+		return "", hint(&client.MissingError{Kind: "snapshot", Name: what},
+			"platter overlay show %s -c snapshots shows what there is", o.ID())
+	case 1:
+		return all[0], nil
+	}
+	return "", &client.AmbiguousError{Kind: "snapshot", Name: what, IDs: all}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -117,11 +116,6 @@ func startGateway(dir string) (*gateway, error) {
 		return nil, err
 	}
 	mux.Handle("/", image)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, `{"status":"alive"}`) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, `{"ready":false,"parts":[{"name":"catalog","ready":true},{"name":"store local","ready":false,"reason":"the disk is full"}]}`)
-	})
 	g.url = g.server.URL
 	return g, nil
 }

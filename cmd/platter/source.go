@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -49,7 +49,10 @@ func (p *program) native(c *cli.Context, what string) (*source, error) {
 	name, isImage := strings.CutPrefix(what, "image:")
 	if _, err := os.Stat(path); !isImage && (isFile || err == nil || strings.HasPrefix(what, ".") || strings.Contains(what, "/")) {
 		r, err := openFile(path)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !isFile:
+			return nil, hint(err, "if %q is the name of an image, write image:%s", path, path)
+		case err != nil:
 			return nil, fileError(err)
 		}
 		return &source{name: path, native: r, close: r.Close}, nil
@@ -84,6 +87,9 @@ func (s *source) decode(ctx context.Context, as string) error {
 	s.format, s.disk = as, s.native
 	switch as {
 	case "raw", "iso", "ami", "ari", "aki":
+		if r, ok := s.native.(*remote); ok && as == s.record.Text("disk_format") {
+			s.disk = &sparse{remote: r}
+		}
 		return nil
 	}
 	f, ok := format.ByName(as)
@@ -155,6 +161,9 @@ func (s *source) snapshot(ctx context.Context, name string) error {
 		return usagef("%s has no snapshots inside: it is %s", s.name, s.format)
 	}
 	img, err := q.Snapshot(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint(&client.MissingError{Kind: "snapshot", Name: name}, "platter info %s shows what there is", s.name)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -170,18 +179,18 @@ type fileReader struct {
 }
 
 func openFile(name string) (*fileReader, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
+	st, err := os.Stat(name) // to open a pipe may take forever
 	if err != nil {
 		return nil, err
 	}
 	if m := st.Mode(); st.IsDir() || m&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) != 0 {
 		return nil, fmt.Errorf("%s is not a file or a block device", name)
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	size, err := f.Seek(0, io.SeekEnd) // right for block devices as well
 	if err != nil {
 		return nil, err
@@ -227,62 +236,4 @@ func (r *fileReader) Extent(_ context.Context, off, n int64) (block.Extent, erro
 		e.Kind = block.Zero
 	}
 	return e, nil
-}
-
-// remote is an image's native bytes, read over HTTP. Small reads, which are
-// metadata, come from a few pages that are kept.
-type remote struct {
-	cl   *client.Client
-	id   string
-	size int64
-
-	mu    sync.Mutex
-	pages map[int64][]byte
-}
-
-const (
-	pageSize = 256 << 10
-	pagesMax = 64
-)
-
-// Size returns the number of bytes.
-func (r *remote) Size() int64 { return r.size }
-
-// ReadAt fills p from the gateway.
-func (r *remote) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := block.CheckRange(off, int64(len(p)), r.size); err != nil || len(p) == 0 {
-		return err
-	}
-	if len(p) >= pageSize {
-		return r.cl.ReadAt(ctx, r.id, p, off)
-	}
-	for len(p) > 0 {
-		page, err := r.page(ctx, off/pageSize)
-		if err != nil {
-			return err
-		}
-		n := copy(p, page[off%pageSize:])
-		p, off = p[n:], off+int64(n)
-	}
-	return nil
-}
-
-func (r *remote) page(ctx context.Context, no int64) ([]byte, error) {
-	r.mu.Lock()
-	page := r.pages[no]
-	r.mu.Unlock()
-	if page != nil {
-		return page, nil
-	}
-	page = make([]byte, min(pageSize, r.size-no*pageSize))
-	if err := r.cl.ReadAt(ctx, r.id, page, no*pageSize); err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.pages) >= pagesMax {
-		clear(r.pages)
-	}
-	r.pages[no] = page
-	return page, nil
 }

@@ -59,6 +59,12 @@ func yamlValue(b *strings.Builder, v any, indent string) {
 		}
 		b.WriteByte('\n')
 		for _, e := range v {
+			if m, ok := e.(map[string]any); ok && len(m) > 0 {
+				var inner strings.Builder
+				yamlMap(&inner, m, indent+"  ")
+				b.WriteString(indent + "- " + strings.TrimPrefix(inner.String(), indent+"  "))
+				continue
+			}
 			b.WriteString(indent + "-")
 			yamlValue(b, e, indent+"  ")
 		}
@@ -68,12 +74,16 @@ func yamlValue(b *strings.Builder, v any, indent string) {
 			return
 		}
 		b.WriteByte('\n')
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			b.WriteString(indent + "  " + yamlText(k) + ":")
-			yamlValue(b, v[k], indent+"  ")
-		}
+		yamlMap(b, v, indent+"  ")
 	default:
 		fmt.Fprintf(b, " %v\n", v)
+	}
+}
+
+func yamlMap(b *strings.Builder, m map[string]any, indent string) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		b.WriteString(indent + yamlText(k) + ":")
+		yamlValue(b, m[k], indent)
 	}
 }
 

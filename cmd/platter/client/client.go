@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 )
 
 // A Config says where the gateway is. URL is required; a Token is sent where
@@ -183,6 +184,11 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
+	}
+	// A chain of addresses and system calls says no more than its end.
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = errno
 	}
 	return &UnreachedError{URL: c.base, Err: err}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // A MissingError says that nothing has the id or name that was given.
@@ -42,6 +43,10 @@ type UnreachedError struct {
 
 // Error returns the text for the user.
 func (e *UnreachedError) Error() string {
+	switch e.Err {
+	case syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF:
+		return fmt.Sprintf("the gateway at %s went away in the middle: %v", e.URL, e.Err)
+	}
 	return fmt.Sprintf("no gateway answers at %s: %v", e.URL, e.Err)
 }
 

@@ -27,8 +27,8 @@ func (c *Client) Image(ctx context.Context, id string) (Record, error) {
 // FindImage returns the image that an id or a name means. A name that several
 // images have is an AmbiguousError.
 func (c *Client) FindImage(ctx context.Context, what string) (Record, error) {
-	if uuid.Validate(what) == nil && len(what) == 36 {
-		img, err := c.Image(ctx, what)
+	for _, id := range ids(what) {
+		img, err := c.Image(ctx, id)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return img, err
 		}
@@ -43,11 +43,23 @@ func (c *Client) FindImage(ctx context.Context, what string) (Record, error) {
 	case 1:
 		return found[0], nil
 	}
-	var ids []string
+	var all []string
 	for _, img := range found {
-		ids = append(ids, img.ID())
+		all = append(all, img.ID())
 	}
-	return nil, &AmbiguousError{"image", what, ids}
+	return nil, &AmbiguousError{"image", what, all}
+}
+
+// ids returns the ids that a text may mean: itself and, as ids are usually
+// made, in lower case.
+func ids(what string) []string {
+	if uuid.Validate(what) != nil || len(what) != 36 {
+		return nil
+	}
+	if lower := strings.ToLower(what); lower != what {
+		return []string{what, lower}
+	}
+	return []string{what}
 }
 
 // named finds images by name; hidden and community ones too, since who asks

@@ -11,8 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 const own = "/platter/v1"
@@ -26,19 +24,19 @@ func (c *Client) Overlays(ctx context.Context, query url.Values) iter.Seq2[Recor
 // "overlay/" before it.
 func (c *Client) FindOverlay(ctx context.Context, what string) (Record, error) {
 	what = strings.TrimPrefix(what, "overlay/")
-	if uuid.Validate(what) == nil && len(what) == 36 {
-		out, err := c.record(ctx, http.MethodGet, own+"/overlays/"+what, nil)
+	for _, id := range ids(what) {
+		out, err := c.record(ctx, http.MethodGet, own+"/overlays/"+id, nil)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return out, err
 		}
 	}
 	var found []Record
-	var ids []string
+	var all []string
 	for o, err := range c.Overlays(ctx, url.Values{"name": {what}}) {
 		if err != nil {
 			return nil, err
 		}
-		found, ids = append(found, o), append(ids, o.ID())
+		found, all = append(found, o), append(all, o.ID())
 	}
 	switch {
 	case len(found) == 0 || what == "":
@@ -46,7 +44,7 @@ func (c *Client) FindOverlay(ctx context.Context, what string) (Record, error) {
 	case len(found) == 1:
 		return found[0], nil
 	}
-	return nil, &AmbiguousError{"overlay", what, ids}
+	return nil, &AmbiguousError{"overlay", what, all}
 }
 
 // CreateOverlay makes an overlay.
