@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/google/uuid"
+
+	"github.com/seed-478a8fee/platter/backends/localfs"
 )
 
 // A dataDir is the folder where one gateway keeps everything. Holding it
@@ -28,7 +30,7 @@ func openDataDir(path string) (*dataDir, error) {
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use the data directory: %w", err)
+		return nil, fmt.Errorf("cannot use the data directory: %w; choose another with --data-dir, or run as a user who may write there", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(lock.Name())
@@ -48,26 +50,29 @@ func openDataDir(path string) (*dataDir, error) {
 }
 
 // identify writes the process id for whoever is refused, and reads or makes
-// the gateway's id.
+// the gateway's id. An id that cannot be read is not replaced: overlays and
+// attachments belong to the gateway that made them.
 func (d *dataDir) identify() error {
-	pid := fmt.Sprintf("%d\n", os.Getpid())
-	if err := d.lock.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := d.lock.WriteAt([]byte(pid), 0); err != nil {
-		return err
+	if err := d.lock.Truncate(0); err == nil { // on a full disk there is no number to show
+		d.lock.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0)
 	}
 	name := filepath.Join(d.path, "gateway-id")
 	data, err := os.ReadFile(name)
-	if id := strings.TrimSpace(string(data)); err == nil && uuid.Validate(id) == nil {
-		d.gateway = id
+	if errors.Is(err, fs.ErrNotExist) {
+		d.gateway = uuid.NewString()
+		if err := writeFile(name, d.gateway+"\n"); err != nil {
+			return fmt.Errorf("cannot write the id of this gateway: %w; make room, or choose another place with --data-dir", err)
+		}
 		return nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err != nil {
+		return fmt.Errorf("cannot read the id of this gateway: %w", err)
 	}
-	d.gateway = uuid.NewString()
-	return writeFile(name, d.gateway+"\n")
+	d.gateway = strings.TrimSpace(string(data))
+	if uuid.Validate(d.gateway) != nil {
+		return fmt.Errorf("%s is damaged: it holds %.40q and no UUID; write the id back that the overlays in the catalog name as their gateway, or, if there are none, remove the file", name, d.gateway)
+	}
+	return nil
 }
 
 // writeFile puts a small file in place whole and durably.
@@ -81,7 +86,10 @@ func writeFile(name, text string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp, name)
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	return localfs.OS().SyncDir(filepath.Dir(name))
 }
 
 // Close gives the folder free.

@@ -62,6 +62,9 @@ func listenError(name, key, addr string, err error) error {
 	return fmt.Errorf("cannot listen for %s on %s: %w; choose another address with %s", name, addr, err, key)
 }
 
+// maxSocketPath is the kernel's limit for the address of a socket.
+const maxSocketPath = 107
+
 // listenUnix makes the NBD socket, mode 0660. A socket file that a crash left
 // behind is replaced; one that somebody answers on is not.
 func listenUnix(path, group string) (net.Listener, error) {
@@ -76,6 +79,9 @@ func listenUnix(path, group string) (net.Listener, error) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("cannot replace the NBD socket that an earlier gateway left: %w", err)
 		}
+	}
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("the NBD socket's path %s has %d bytes and the system takes %d: choose a shorter one with --nbd-socket", path, len(path), maxSocketPath)
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
