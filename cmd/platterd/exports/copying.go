@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,9 +59,20 @@ func (c *capture) run(ctx context.Context) {
 		})
 	}
 	if err != nil {
-		err = errors.Join(err, c.dropImage(ctx))
+		err = c.giveUp(ctx, err)
 	}
 	c.end(ctx, err)
+}
+
+// errImageDeleted is how somebody ends a capture that is under way.
+var errImageDeleted = errors.New("the image was deleted before the capture was done")
+
+// giveUp removes the image, and returns why the capture failed.
+func (c *capture) giveUp(ctx context.Context, cause error) error {
+	if _, err := c.e.cfg.Catalog.Image(ctx, c.image.ID); errors.Is(err, fs.ErrNotExist) {
+		return errImageDeleted
+	}
+	return errors.Join(cause, c.dropImage(ctx))
 }
 
 // wait waits for a slot.
@@ -197,7 +209,11 @@ func (c *capture) end(ctx context.Context, cause error) {
 	if err != nil {
 		log.ErrorContext(ctx, "how a capture ended could not be written down; the next start does", "err", err)
 	}
-	if cause != nil {
+	switch {
+	case errors.Is(cause, errImageDeleted) || errors.Is(cause, context.Canceled):
+		log.InfoContext(ctx, "a capture was ended", "err", cause)
+		return
+	case cause != nil:
 		log.ErrorContext(ctx, "a capture failed", "err", cause)
 		return
 	}
@@ -222,8 +238,11 @@ func (c *capture) close(ctx context.Context, now time.Time, cause error) error {
 
 // failure is what a task says to its owner.
 func failure(cause error) string {
-	if errors.Is(cause, context.Canceled) {
+	switch {
+	case errors.Is(cause, context.Canceled):
 		return stoppedText
+	case errors.Is(cause, errImageDeleted):
+		return "The image was deleted before the capture was done."
 	}
 	return "The capture failed and its image was removed: " + cause.Error()
 }
