@@ -23,19 +23,15 @@ func lockDir(dir string) (*os.File, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = fmt.Errorf("another process%s uses this directory: stop it, or choose another data directory: %w", holder(f), os.ErrExist)
 	}
-	if err == nil {
-		err = errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n"))
-	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
+	// The number is for whoever is refused; on a full disk it is missing.
+	if err := f.Truncate(0); err == nil {
+		f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
+	}
 	return f, nil
-}
-
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
 }
 
 // holder returns the process that wrote itself into a lock, if one did.

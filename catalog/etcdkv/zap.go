@@ -2,10 +2,14 @@ package etcdkv
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Zap returns a logger of the kind that etcd's code wants, which writes to a
@@ -42,9 +46,23 @@ func (c core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedE
 
 // Write passes an entry on.
 func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	r := slog.NewRecord(e.Time, slogLevel(e.Level), "etcd: "+e.Message, 0)
+	level := slogLevel(e.Level)
+	if slices.ContainsFunc(fields, givenUp) {
+		level = slog.LevelDebug
+		if !c.handler.Enabled(context.Background(), level) {
+			return nil
+		}
+	}
+	r := slog.NewRecord(e.Time, level, "etcd: "+e.Message, 0)
 	r.AddAttrs(attrs(fields)...)
 	return c.handler.Handle(context.Background(), r)
+}
+
+// givenUp tells whether a field is the error of a call that its caller gave
+// up: a client of ours that hangs up is nothing to warn of.
+func givenUp(f zapcore.Field) bool {
+	err, ok := f.Interface.(error)
+	return ok && f.Type == zapcore.ErrorType && (status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled))
 }
 
 // Sync has nothing to do.
