@@ -187,7 +187,7 @@ func plData(t *testing.T, rng *rand.Rand, diskFormat string) []byte {
 func TestPowerLoss(t *testing.T) {
 	rounds, states := 4, 60
 	if os.Getenv("PLATTER_SOAK") != "" {
-		rounds, states = 100, 200
+		rounds, states = 40, 200
 	}
 	for seed := range rounds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
