@@ -54,7 +54,7 @@ func fileError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return &hinted{err: err, code: exitFile}
+	return &hinted{err: err, code: exitFile, hint: hintFor(err)}
 }
 
 // errNo is the error of a question whose answer, already printed, is no, and
@@ -91,6 +91,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &h) && h.code != 0:
 		return h.code
+	case h != nil:
+		return exitCode(h.err)
 	case errors.As(err, &unreached):
 		return exitNoGateway
 	case errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:

@@ -61,11 +61,16 @@ func writeDevice(name string, write func(io.Writer) error) error {
 func writeFile(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := besides(name, mode)
 	if err != nil {
-		return fileError(fmt.Errorf("cannot write %s: %w", name, cause(err)))
+		return hint(fileError(fmt.Errorf("cannot write %s: %w", name, cause(err))), "choose a folder that is there and yours")
 	}
 	defer os.Remove(f.Name()) // no longer there if all went well
-	err = write(f)
-	if err = errors.Join(err, f.Close()); err != nil {
+	err = errors.Join(write(f), f.Close())
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &path) && path.Path == f.Name(): // a name that nobody knows
+		return &hinted{err: fmt.Errorf("cannot write %s: %w", name, path.Err), code: exitFile,
+			hint: "what was there before is untouched; make room, or choose another place"}
+	case err != nil:
 		return err
 	}
 	return os.Rename(f.Name(), name)

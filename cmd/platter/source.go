@@ -184,7 +184,7 @@ func openFile(name string) (*fileReader, error) {
 		return nil, err
 	}
 	if m := st.Mode(); st.IsDir() || m&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) != 0 {
-		return nil, fmt.Errorf("%s is not a file or a block device", name)
+		return nil, hint(fmt.Errorf("%s is not a file or a block device", name), "what comes from a pipe must be in a file first")
 	}
 	f, err := os.Open(name)
 	if err != nil {
