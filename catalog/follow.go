@@ -94,12 +94,13 @@ func (c *Catalog) follow(ctx context.Context) {
 	reload := false
 	for wait := newBackoff(); ctx.Err() == nil; wait.sleep(ctx) {
 		if reload {
+			before := c.store.newest()
 			s, err := c.load(ctx)
 			if err != nil {
 				c.setReady(fmt.Errorf("catalog: %w", err))
 				continue
 			}
-			c.store.swap(s)
+			c.store.swap(s, before)
 			reload = false
 			wait.reset()
 		}

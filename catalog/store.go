@@ -86,12 +86,25 @@ func (st *store) hurry(d decoded) {
 	st.s.apply(d)
 }
 
-// swap replaces the whole state by a newer one. What was applied ahead of the
-// watch stays applied, unless the KV has gone back to a past without it.
-func (st *store) swap(s *state) {
+// newest returns the highest revision of any change that is in.
+func (st *store) newest() int64 {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	rev := st.s.rev
+	for _, d := range st.ahead {
+		rev = max(rev, d.rev)
+	}
+	return rev
+}
+
+// swap replaces the whole state by one that was read anew, after newest
+// returned before. What was applied ahead of the watch stays applied, unless
+// the KV has gone back to a past without it: then it is at a revision before
+// that.
+func (st *store) swap(s *state, before int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if s.schema != st.s.schema || s.rev < st.s.rev {
+	if s.schema != st.s.schema || s.rev < before {
 		clear(st.ahead)
 	}
 	st.s = s
