@@ -35,7 +35,7 @@ EXIT CODES:
    5  conflict: in use, or already there
    6  no gateway answers, or it is not ready
    7  a local file cannot be read or written, or is corrupt
- 130  interrupted; what was half done has been undone`
+ 130  interrupted`
 
 // newApp builds the command table. There is one file for every verb.
 func newApp(s streams) *cli.App {

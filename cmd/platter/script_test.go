@@ -211,7 +211,7 @@ func TestObjectOrder(t *testing.T) {
 // TestExitCodesInHelp keeps the table in the help true.
 func TestExitCodesInHelp(t *testing.T) {
 	for code, word := range map[int]string{exitOK: "done", exitFailed: "failed", exitUsage: "wrong usage", exitNotFound: "not found",
-		exitNotAllowed: "not allowed", exitConflict: "conflict", exitNoGateway: "no gateway", exitFile: "a local file"} {
+		exitNotAllowed: "not allowed", exitConflict: "conflict", exitNoGateway: "no gateway", exitFile: "a local file", exitInterrupted: "interrupted"} {
 		if !strings.Contains(description, strconv.Itoa(code)+"  "+word) {
 			t.Errorf("the help does not explain exit code %d", code)
 		}
