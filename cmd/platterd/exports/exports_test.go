@@ -243,16 +243,18 @@ func (r *rig) close(x nbd.Export) {
 }
 
 func TestParseName(t *testing.T) {
+	const id = "0d7f5f6c-7e0b-4b0a-9d53-1b1c5b0f7a11"
 	for _, tt := range []struct {
 		name string
 		k    kind
 		id   string
 		bad  bool
 	}{
-		{name: "abc", k: kindDisk, id: "abc"},
-		{name: "abc/native", k: kindNative, id: "abc"},
-		{name: "ephemeral/abc", k: kindEphemeral, id: "abc"},
-		{name: "overlay/abc", k: kindOverlay, id: "abc"},
+		{name: id, k: kindDisk, id: id},
+		{name: id + "/native", k: kindNative, id: id},
+		{name: "ephemeral/" + id, k: kindEphemeral, id: id},
+		{name: "overlay/" + id, k: kindOverlay, id: id},
+		{name: "secret", bad: true}, {name: "secret/native", bad: true}, {name: "overlay/secret", bad: true}, {name: "ephemeral/secret", bad: true},
 		{name: "attach/a-_Z9", k: kindToken, id: "a-_Z9"},
 		{name: "", bad: true}, {name: "/", bad: true}, {name: "a/b", bad: true}, {name: "../x", bad: true},
 		{name: "attach/", bad: true}, {name: "overlay/../x", bad: true}, {name: "/native", bad: true},

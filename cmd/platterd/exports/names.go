@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // A kind is what an export name asks for.
@@ -21,7 +23,7 @@ const (
 const maxID = 128
 
 // parseName takes an export name apart. An error is fs.ErrNotExist and does
-// not repeat what may be a secret.
+// not repeat what may be a secret: a token in the wrong place is one, too.
 func parseName(name string) (kind, string, error) {
 	k, id := kindDisk, name
 	if rest, ok := strings.CutPrefix(name, "attach/"); ok {
@@ -33,7 +35,7 @@ func parseName(name string) (kind, string, error) {
 	} else if rest, ok := strings.CutSuffix(name, "/native"); ok {
 		k, id = kindNative, rest
 	}
-	if id == "" || len(id) > maxID || !plain(id) {
+	if id == "" || len(id) > maxID || !plain(id) || k != kindToken && uuid.Validate(id) != nil {
 		return 0, "", fmt.Errorf("there is no export of that name; names are IMAGE_ID, IMAGE_ID/native, ephemeral/IMAGE_ID, overlay/OVERLAY_ID and attach/TOKEN: %w", fs.ErrNotExist)
 	}
 	return k, id, nil
