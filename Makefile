@@ -31,7 +31,7 @@ deps: ## install everything: also what the tests need, and libnbd's Go bindings
 
 unit: ## tests that need Go alone, then those with goroutines under the race detector
 	go test ./...
-	go test -race $$(go list ./... | grep -v /integration)
+	go test -race -short -timeout 30m $$(go list ./... | grep -v /integration)
 
 integration: build ## tests with the real programs; a missing one is a failure
 	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 $(REAL)

@@ -131,7 +131,41 @@ func (c *columns) plan(q Query) (*plan, error) {
 	}
 	p.filter(q)
 	p.visible(q)
+	p.dropConstant(q)
 	return p, p.numeric(q)
+}
+
+// dropConstant leaves out first keys that are the same in all that matches, as
+// in "the active ones, by status and name": the tree of the next key then
+// leads straight to them. The order itself stays that of all keys.
+func (p *plan) dropConstant(q Query) {
+	for len(p.keys) > 1 && p.constant(q, p.keys[0].Column) {
+		p.keys = p.keys[1:]
+	}
+}
+
+// constant tells whether all that matches, and the marker, has one value in a
+// column.
+func (p *plan) constant(q Query, column Column) bool {
+	var want []string
+	var f field
+	switch column {
+	case ColumnStatus:
+		f, want = fieldStatus, texts(q.Status)
+	case ColumnDiskFormat:
+		f, want = fieldDiskFormat, q.DiskFormat
+	case ColumnContainerFormat:
+		f, want = fieldContainerFormat, q.ContainerFormat
+	}
+	return len(want) == 1 && (!p.marker || p.c.find(f, "", want[0]).has(p.after))
+}
+
+func texts[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
 }
 
 // filter adds the terms of plain values.
