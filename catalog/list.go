@@ -88,6 +88,7 @@ type plan struct {
 	terms   []term
 	bounds  []bound
 	keys    []SortKey
+	tieDesc bool // the direction of the tie-breakers
 	compare func(a, b slot) int
 	after   slot // only what comes after this one
 	marker  bool // there is an after
@@ -120,8 +121,8 @@ func (c *columns) plan(q Query) (*plan, error) {
 	}
 	// One direction given for all keys is that of the tie-breakers, too;
 	// otherwise they descend.
-	tieDesc := p.keys[0].Desc || len(p.keys) > 1 && !q.OneDir
-	p.compare = c.order(p.keys, tieDesc)
+	p.tieDesc = p.keys[0].Desc || len(p.keys) > 1 && !q.OneDir
+	p.compare = c.order(p.keys, p.tieDesc)
 	if q.Marker != "" {
 		s, ok := c.byID[q.Marker]
 		if !ok || !c.canSee(q.Viewer, s) {
@@ -151,21 +152,16 @@ func (p *plan) constant(q Query, column Column) bool {
 	var f field
 	switch column {
 	case ColumnStatus:
-		f, want = fieldStatus, texts(q.Status)
+		f = fieldStatus
+		for _, v := range q.Status {
+			want = append(want, string(v))
+		}
 	case ColumnDiskFormat:
 		f, want = fieldDiskFormat, q.DiskFormat
 	case ColumnContainerFormat:
 		f, want = fieldContainerFormat, q.ContainerFormat
 	}
 	return len(want) == 1 && (!p.marker || p.c.find(f, "", want[0]).has(p.after))
-}
-
-func texts[T ~string](list []T) []string {
-	out := make([]string, len(list))
-	for i, v := range list {
-		out[i] = string(v)
-	}
-	return out
 }
 
 // filter adds the terms of plain values.
@@ -408,7 +404,7 @@ func (p *plan) bitmap() ([]uint64, int) {
 // images that share the last value of it are all seen. It gives up after
 // steps images: the matches then lie at the far end of the order.
 func (p *plan) walk(m []uint64, steps int) ([]slot, bool) {
-	alone, same := len(p.keys) == 1, p.c.by(p.keys[0].Column)
+	alone, same := len(p.keys) == 1 && p.keys[0].Desc == p.tieDesc, p.c.by(p.keys[0].Column)
 	found := make([]slot, 0, p.limit)
 	enough := func(s slot) bool {
 		return len(found) >= p.limit && (alone || same(s, found[len(found)-1]) != 0)
