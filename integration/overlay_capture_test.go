@@ -76,7 +76,9 @@ func TestCaptureInTheOpen(t *testing.T) {
 	task := beginCapture(t, g, overlay, `{"disk_format":"raw"}`)
 	moving := func(now captureTask) bool { return now.Status == "processing" && now.Progress.Done > 0 }
 	first := task.until(t, g, moving)
-	task.until(t, g, func(now captureTask) bool { return now.Progress.Done > first.Progress.Done && now.Progress.Total == 64<<30 })
+	task.until(t, g, func(now captureTask) bool {
+		return now.Progress.Done > first.Progress.Done && now.Progress.Total == 64<<30
+	})
 	glance := func(args ...string) string {
 		return g.Command(t, "env", append([]string{"-u", "OS_AUTH_TYPE", "glance", "--os-image-url", g.URL, "--os-auth-token", "none"}, args...)...)
 	}
