@@ -66,7 +66,33 @@ func (d *byName) named(ctx context.Context, escaped string) ([]Image, error) {
 
 // OpendirHandle opens the directory for listing.
 func (d *byName) OpendirHandle(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	return &listing{t: d.t, dir: d}, 0, 0
+	return &listing{t: d.t, dir: &names{byName: d, seen: map[string][]Image{}}}, 0, 0
+}
+
+// names is by-name while it is listed. Where thousands of images share a name,
+// to ask for all of them once for each of them would take minutes.
+type names struct {
+	*byName
+	seen  map[string][]Image // the images of names that are shared
+	since int                // entries since it was emptied
+}
+
+func (n *names) entry(ctx context.Context, img Image) (fuse.DirEntry, error) {
+	if n.since++; n.since > batch {
+		clear(n.seen)
+		n.since = 0
+	}
+	namesakes := n.seen[img.Name]
+	if namesakes == nil && img.Name != "" {
+		var err error
+		if namesakes, err = n.t.cfg.Library.Named(ctx, img.Name); err != nil {
+			return fuse.DirEntry{}, err
+		}
+		if len(namesakes) > 1 {
+			n.seen[img.Name] = namesakes
+		}
+	}
+	return linkEntry(img, namesakes), nil
 }
 
 // Getattr tells the directory's attributes.
@@ -82,11 +108,15 @@ func (d *byName) entry(ctx context.Context, img Image) (fuse.DirEntry, error) {
 	if err != nil {
 		return fuse.DirEntry{}, err
 	}
-	return fuse.DirEntry{
-		Name: entryName(img, namesakes),
-		Mode: syscall.S_IFLNK,
-		Ino:  inode("name", img.ID),
-	}, nil
+	return linkEntry(img, namesakes), nil
+}
+
+// linkEntry is the entry of img among the images of its name.
+func linkEntry(img Image, namesakes []Image) fuse.DirEntry {
+	if img.Name == "" {
+		return fuse.DirEntry{}
+	}
+	return fuse.DirEntry{Name: entryName(img, namesakes), Mode: syscall.S_IFLNK, Ino: inode("name", img.ID)}
 }
 
 func (d *byName) node(ctx context.Context, img Image, out *fuse.EntryOut) *fs.Inode {

@@ -337,6 +337,33 @@ func slicesSorted(s []string) bool {
 	return true
 }
 
+// counting counts how often a name is asked for.
+type counting struct {
+	Library
+	named int
+}
+
+func (c *counting) Named(ctx context.Context, name string) ([]Image, error) {
+	c.named++
+	return c.Library.Named(ctx, name)
+}
+
+func TestListingOfOneName(t *testing.T) {
+	same := make([]string, 1000)
+	for i := range same {
+		same[i] = "same"
+	}
+	lib, _ := shelfOf(t, same...)
+	c := &counting{Library: lib}
+	k := newKernel(t, c)
+	if got := len(k.list("by-name", 4096)); got != len(same) {
+		t.Errorf("%d entries, want %d", got, len(same))
+	}
+	if c.named > 10 {
+		t.Errorf("the name was asked for %d times", c.named)
+	}
+}
+
 func TestInodesAreStable(t *testing.T) {
 	lib, images := shelfOf(t, "a", "b")
 	one, two := newKernel(t, lib), newKernel(t, lib)

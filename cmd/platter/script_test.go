@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(g.stop)
 			env.Setenv("PLATTER_URL", g.url)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command, otherwise
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mkdisk": mkdisk, "setenvout": setenvout},

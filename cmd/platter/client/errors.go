@@ -29,7 +29,11 @@ type AmbiguousError struct {
 
 // Error returns the text for the user.
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%d %ss are called %q; say which by its id: %s", len(e.IDs), e.Kind, e.Name, strings.Join(e.IDs, ", "))
+	some, more := e.IDs, ""
+	if len(some) > 10 {
+		some, more = some[:10], ", ..."
+	}
+	return fmt.Sprintf("%d %ss are called %q; say which by its id: %s%s", len(e.IDs), e.Kind, e.Name, strings.Join(some, ", "), more)
 }
 
 // Is makes it fs.ErrExist, as other conflicts.
