@@ -17,6 +17,7 @@ const reconnect = 60
 // A door is where an export can be opened, in the words of several clients.
 type door struct {
 	export     string
+	node       string // QEMU's name for the disk: two attachments fit into one machine
 	socket     string // or host and port
 	host, port string
 	readOnly   bool
@@ -39,7 +40,7 @@ func reach(listen string) string {
 }
 
 func (e *Exports) door(a catalog.Attachment, token string) door {
-	d := door{export: "attach/" + token, readOnly: a.Mode == catalog.AttachRO}
+	d := door{export: "attach/" + token, node: "platter-" + a.ID[:min(8, len(a.ID))], readOnly: a.Mode == catalog.AttachRO}
 	if a.Transport == "unix" {
 		d.socket = e.cfg.Socket
 		return d
@@ -51,7 +52,7 @@ func (e *Exports) door(a catalog.Attachment, token string) door {
 // uri is the NBD URI.
 func (d door) uri() string {
 	if d.socket != "" {
-		return "nbd+unix:///" + d.export + "?socket=" + url.QueryEscape(d.socket)
+		return "nbd+unix:///" + d.export + "?socket=" + strings.ReplaceAll(url.QueryEscape(d.socket), "+", "%20") // NBD URIs know no "+"
 	}
 	return "nbd://" + net.JoinHostPort(d.host, d.port) + "/" + d.export
 }
@@ -62,13 +63,13 @@ func (d door) qemu() string {
 	if d.socket != "" {
 		server = "server.type=unix,server.path=" + comma(d.socket)
 	}
-	blockdev := "driver=nbd,node-name=platter0," + server + ",export=" + d.export + fmt.Sprintf(",reconnect-delay=%d", reconnect)
+	blockdev := "driver=nbd,node-name=" + d.node + "," + server + ",export=" + d.export + fmt.Sprintf(",reconnect-delay=%d", reconnect)
 	if d.readOnly {
 		blockdev += ",read-only=on"
 	} else {
 		blockdev += ",discard=unmap"
 	}
-	return "-blockdev " + quote(blockdev) + " -device virtio-blk-pci,drive=platter0"
+	return "-blockdev " + quote(blockdev) + " -device virtio-blk-pci,drive=" + d.node
 }
 
 // comma doubles commas, as QEMU wants them in values.

@@ -390,13 +390,13 @@ func TestImageOutlivesDelete(t *testing.T) {
 }
 
 func TestDoor(t *testing.T) {
-	unix := door{export: "attach/T", socket: "/run/my sock,et"}
-	tcp := door{export: "attach/T", host: "127.0.0.1", port: "10809", readOnly: true}
+	unix := door{node: "platter-1", export: "attach/T", socket: "/run/my sock,et"}
+	tcp := door{node: "platter-1", export: "attach/T", host: "127.0.0.1", port: "10809", readOnly: true}
 	for _, tt := range []struct{ got, want string }{
-		{unix.uri(), "nbd+unix:///attach/T?socket=%2Frun%2Fmy+sock%2Cet"},
+		{unix.uri(), "nbd+unix:///attach/T?socket=%2Frun%2Fmy%20sock%2Cet"},
 		{tcp.uri(), "nbd://127.0.0.1:10809/attach/T"},
-		{unix.qemu(), "-blockdev 'driver=nbd,node-name=platter0,server.type=unix,server.path=/run/my sock,,et,export=attach/T,reconnect-delay=60,discard=unmap' -device virtio-blk-pci,drive=platter0"},
-		{tcp.qemu(), "-blockdev driver=nbd,node-name=platter0,server.type=inet,server.host=127.0.0.1,server.port=10809,export=attach/T,reconnect-delay=60,read-only=on -device virtio-blk-pci,drive=platter0"},
+		{unix.qemu(), "-blockdev 'driver=nbd,node-name=platter-1,server.type=unix,server.path=/run/my sock,,et,export=attach/T,reconnect-delay=60,discard=unmap' -device virtio-blk-pci,drive=platter-1"},
+		{tcp.qemu(), "-blockdev driver=nbd,node-name=platter-1,server.type=inet,server.host=127.0.0.1,server.port=10809,export=attach/T,reconnect-delay=60,read-only=on -device virtio-blk-pci,drive=platter-1"},
 		{unix.nbdClient(), "nbd-client -name attach/T -unix '/run/my sock,et' /dev/nbd0 -persist"},
 		{tcp.nbdClient(), "nbd-client -name attach/T 127.0.0.1 10809 /dev/nbd0 -persist -readonly"},
 	} {
