@@ -165,7 +165,7 @@ func (l *loader) readEnv() {
 }
 
 // notOurs are variables of platter, the command line, and of the tests.
-var notOurs = []string{"PLATTER_URL", "PLATTER_CONFIG", "PLATTER_CACHE", "PLATTER_COMPLETE"}
+var notOurs = []string{"PLATTER_URL", "PLATTER_CONFIG", "PLATTER_CACHE", "PLATTER_COMPLETE", "PLATTER_SOAK"}
 
 // envPath finds the key path whose capitals, joined by '_', are words.
 func (l *loader) envPath(words string) (string, bool) {
