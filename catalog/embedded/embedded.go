@@ -72,7 +72,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	if s.socket, err = newSocket(cfg.Dir); err != nil {
 		return err
 	}
-	if s.etcd, err = embed.StartEtcd(etcdConfig(cfg, s.socket.path)); err != nil {
+	if s.etcd, err = launch(ctx, etcdConfig(cfg, s.socket.path), etcdkv.Zap(cfg.Logger)); err != nil {
 		return err
 	}
 	select {
@@ -105,7 +105,6 @@ func etcdConfig(cfg Config, socket string) *embed.Config {
 	c.QuotaBackendBytes = cfg.Quota
 	c.EnableGRPCGateway = false
 	c.UnsafeNoFsync = cfg.NoSync
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdkv.Zap(cfg.Logger))
 	return c
 }
 

@@ -34,8 +34,13 @@ func openStores(cfg *config.Config, log *slog.Logger) (map[string]backends.Store
 // openFile opens a file store. It may lie on another disk than the data
 // directory, so it has a guard of its own.
 func openFile(dir string, cfg *config.Config) (backends.Store, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, err
+	err := os.MkdirAll(dir, 0o750)
+	var s backends.Store
+	if err == nil {
+		s, err = file.Open(file.Config{Dir: dir, Guard: localfs.NewGuard(dir, int64(cfg.Limits.Reserve))})
 	}
-	return file.Open(file.Config{Dir: dir, Guard: localfs.NewGuard(dir, int64(cfg.Limits.Reserve))})
+	if err != nil {
+		return nil, fmt.Errorf("%w; its dir must be a folder that this user can read and write", err)
+	}
+	return s, nil
 }

@@ -102,7 +102,7 @@ func New(cfg Config) (*Exports, error) {
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("exports: make the folder for overlays: %w", err)
+			return nil, fmt.Errorf("make the folder for overlays: %w; the data directory must be one that this user can write to", err)
 		}
 	}
 	return e, nil
