@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -143,7 +144,7 @@ func checkProperty(key string) error {
 		return wire.Errorf(http.StatusForbidden, "The attribute %q of an image is set by the gateway.", key)
 	}
 	switch {
-	case key == "" || len(key) > maxName:
+	case key == "" || utf8.RuneCountInString(key) > maxName:
 		return badRequest("A property's name has 1 to %d characters.", maxName)
 	case strings.HasPrefix(key, "os_glance"):
 		return wire.Errorf(http.StatusForbidden, "The property %.64q is reserved.", key)
@@ -178,7 +179,7 @@ func checkImage(img *catalog.Image) error {
 		return wire.Errorf(http.StatusRequestEntityTooLarge, "An image has at most %d tags and %d properties.", maxTags, maxProperties)
 	}
 	for _, tag := range img.Tags {
-		if tag == "" || len(tag) > maxName {
+		if tag == "" || utf8.RuneCountInString(tag) > maxName {
 			return badRequest("A tag has 1 to %d characters.", maxName)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 // notFound is the answer for what is not there and for what may not be seen.
 func notFound(kind, id string) error {
-	return wire.Errorf(http.StatusNotFound, "There is no %s %.64q that you can see.", kind, id)
+	return wire.Errorf(http.StatusNotFound, "There is no %s %.64q that you can see; list them to find the one that you mean.", kind, id)
 }
 
 func badRequest(format string, args ...any) error {
