@@ -30,7 +30,9 @@ func TestHostileUploads(t *testing.T) {
 	plain := readAll(t, at("plain"))
 	os.WriteFile(at("truncated"), plain[:len(plain)/2], 0o600)
 	os.WriteFile(at("header"), plain[:60], 0o600)
-	tool(t, "qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=s,data=x", "-o", "key-secret=s,iter-time=10", at("luks"), "4M")
+	luks := make([]byte, 2<<20) // qemu-img measures the processor to make one, which fails on a busy machine
+	copy(luks, "LUKS\xba\xbe\x00\x01aes\x00")
+	os.WriteFile(at("luks"), luks, 0o600)
 	tool(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", at("flat.vmdk"), "4M")
 	tool(t, "qemu-img", "create", "-q", "-f", "qed", at("qed"), "4M")
 	os.WriteFile(at("noise"), []byte(strings.Repeat("no image at all ", 4096)), 0o600)
