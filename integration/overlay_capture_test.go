@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,3 +275,85 @@ func (s *trickle) Read(p []byte) (int, error) {
 	s.sent.Add(int64(n))
 	return n, nil
 }
+
+// TestSecondSignal: who cannot wait for requests in flight signals again.
+func TestSecondSignal(t *testing.T) {
+	g := gateway.Start(t, "--mount", "off", "PLATTER_LIMITS_STOP_WITHIN=60s")
+	id := newImage(t, g, "raw")
+	var sent atomic.Int64
+	var work sync.WaitGroup
+	work.Go(func() {
+		req, _ := http.NewRequest("PUT", g.URL+"/v2/images/"+id+"/file", &trickle{&sent})
+		req.Header.Set("Content-Type", "application/octet-stream")
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+		}
+	})
+	for sent.Load() < 1<<20 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	syscall.Kill(g.PID(), syscall.SIGTERM)
+	select {
+	case <-g.Done():
+		t.Error("the first signal did not wait for the upload")
+	case <-time.After(500 * time.Millisecond):
+	}
+	syscall.Kill(g.PID(), syscall.SIGTERM)
+	select {
+	case <-g.Done():
+	case <-time.After(5 * time.Second):
+		t.Error("the second signal does not end it")
+	}
+	work.Wait()
+	g.Run(t)
+	if got := field(t, call(t, g, "GET", "/v2/images/"+id, "", 200), "status"); got != "queued" {
+		t.Errorf("the image is %s", got)
+	}
+}
+
+// TestSweeperSparesTheLiving sweeps every second while uploads stall for
+// longer than the grace: what somebody still sends stays, what nobody has
+// goes.
+func TestSweeperSparesTheLiving(t *testing.T) {
+	g := gateway.Start(t, "--mount", "off", "--log-level", "warn", "PLATTER_LIMITS_ORPHAN_GRACE=1s")
+	path, _ := randomFile(t, 1<<20)
+	upload(t, g, "other", "raw", path)
+	old := time.Now().Add(-2 * time.Hour)
+	orphan := filepath.Join(g.Dir, "images", "00000000-0000-4000-8000-000000000000", "attempt")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(orphan), 0o700), os.WriteFile(orphan, []byte("left by a crash"), 0o600), os.Chtimes(orphan, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	data := noise(3<<20, 7)
+	var work sync.WaitGroup
+	for range 4 {
+		id := newImage(t, g, "raw")
+		work.Go(func() {
+			body := io.MultiReader(bytes.NewReader(data[:1<<20]), pause(2500*time.Millisecond), bytes.NewReader(data[1<<20:]), pause(time.Second))
+			req, _ := http.NewRequest("PUT", g.URL+"/v2/images/"+id+"/file", body)
+			req.Header.Set("Content-Type", "application/octet-stream")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 204 {
+				t.Errorf("an upload that stalled: %s", resp.Status)
+				return
+			}
+			sameFileOverHTTP(t, g, id, data)
+		})
+	}
+	work.Wait()
+	if _, err := os.Stat(orphan); err == nil {
+		t.Error("the orphan is still there")
+	}
+	if n := len(tree(t, g.Dir, "images")); n != 5 {
+		t.Errorf("the store has %d objects: %v", n, tree(t, g.Dir, "images"))
+	}
+}
+
+// pause is a body without bytes that takes its time.
+type pause time.Duration
+
+func (p pause) Read([]byte) (int, error) { time.Sleep(time.Duration(p)); return 0, io.EOF }

@@ -55,8 +55,11 @@ func TestChurn(t *testing.T) {
 	c.run(time.Second) // what is made once
 	c.clear()
 	goroutines, files := settled(t, g)
+	var backups sync.WaitGroup
 	for _, kill := range []bool{true, false} {
+		backups.Go(func() { c.backup() })
 		c.run(churnTime())
+		backups.Wait()
 		if kill {
 			g.Kill(t)
 			g.Run(t)
@@ -75,6 +78,16 @@ func TestChurn(t *testing.T) {
 	for _, what := range []string{"attach 201", "detach 204", "capture 202", "delete overlay 204", "delete overlay 409", "attach 409", "snapshot 201"} {
 		if c.seen[what] == 0 {
 			t.Errorf("it never came to %q", what)
+		}
+	}
+}
+
+// backup writes a backup in the midst of it all.
+func (c *churn) backup() {
+	for range 2 {
+		file := filepath.Join(c.t.TempDir(), "backup")
+		if _, err := c.g.Try(c.t.Context(), gateway.Binary(c.t, "platterd"), "--data-dir", c.g.Dir, "backup", file); err != nil {
+			c.t.Error(err)
 		}
 	}
 }
