@@ -89,7 +89,7 @@ func (rec *Recorder) Log(ctx context.Context, log *slog.Logger, r *http.Request,
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if status >= 500 {
+	if status >= 500 && status != http.StatusNotImplemented { // what is not built is no fault
 		level = slog.LevelError
 	}
 	if !log.Enabled(ctx, level) {
