@@ -297,7 +297,7 @@ func (c *churn) deleteImage(ctx context.Context, rng *rand.Rand) {
 func (c *churn) clear() {
 	ctx := c.t.Context()
 	for _, id := range c.ids(ctx, "/platter/v1/attachments?limit=1000", "attachments") {
-		call(c.t, c.g, "DELETE", "/platter/v1/attachments/"+id, "", 204)
+		c.gone("/platter/v1/attachments/" + id)
 	}
 	for end := time.Now().Add(30 * time.Second); len(c.running()) > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -306,13 +306,28 @@ func (c *churn) clear() {
 	}
 	for _, id := range c.ids(ctx, "/platter/v1/overlays?limit=1000", "overlays") {
 		if id != c.hold {
-			call(c.t, c.g, "DELETE", "/platter/v1/overlays/"+id, "", 204)
+			c.gone("/platter/v1/overlays/" + id)
 		}
 	}
 	for _, id := range c.ids(ctx, "/v2/images?limit=1000", "images") {
 		if id != c.base {
-			call(c.t, c.g, "DELETE", "/v2/images/"+id, "", 204)
+			c.gone("/v2/images/" + id)
 		}
+	}
+}
+
+// gone deletes something. What was asked for before the clients were stopped
+// may still be carried out meanwhile.
+func (c *churn) gone(path string) {
+	c.t.Helper()
+	req, _ := http.NewRequestWithContext(c.t.Context(), "DELETE", c.g.URL+path, nil)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != 204 && resp.StatusCode != 404 {
+		c.t.Fatalf("DELETE %s: %s\n%s", path, resp.Status, text)
 	}
 }
 
