@@ -148,6 +148,13 @@ func (c *Catalog) commit(ctx context.Context, txn Txn) (int64, error) {
 	if err := c.Ready(); errors.Is(err, ErrClosed) {
 		return 0, err
 	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	// Who hangs up in the midst must not leave it open whether the change was
+	// made: what undoes it would look for it too early. A KV answers within
+	// seconds.
+	ctx = context.WithoutCancel(ctx)
 	same := Cond{Key: keySchema}
 	c.store.read(func(s *state) { same.Revision = s.schemaRev })
 	txn.If = append(slices.Clip(txn.If), same)
