@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/seed-478a8fee/platter/cmd/spelling"
 )
 
 const description = `Platter serves VM images: as an OpenStack Image API, as NBD block devices,
@@ -122,7 +124,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 		names = append(names, f.Names()...)
 	}
 	names = slices.DeleteFunc(names, func(s string) bool { return len(s) < 2 })
-	if near := nearest(name, names); near != "" {
+	if near := spelling.Nearest(name, names); near != "" {
 		return usagef("there is no flag --%s; did you mean --%s?", name, near)
 	}
 	return hint(usagef("there is no flag --%s", name),

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/seed-478a8fee/platter/cmd/platter/client"
+	"github.com/seed-478a8fee/platter/cmd/spelling"
 )
 
 // The exit codes. They are part of the help text.
@@ -174,40 +175,8 @@ func unknownCommand(c *cli.Context) error {
 		}
 	}
 	msg := fmt.Sprintf("%s has no command %q", path, word)
-	if near := nearest(word, names); near != "" {
+	if near := spelling.Nearest(word, names); near != "" {
 		msg += fmt.Sprintf("; did you mean %q?", near)
 	}
 	return hint(&usage{msg}, "there are: %s", strings.Join(names, ", "))
-}
-
-// nearest returns the name that word is most likely a slip of, or "".
-func nearest(word string, names []string) string {
-	best, bound := "", 3
-	for _, name := range names {
-		if d := distance(word, name); d < bound {
-			best, bound = name, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to change, add or drop.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

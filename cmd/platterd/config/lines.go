@@ -2,6 +2,8 @@ package config
 
 import (
 	"strings"
+
+	"github.com/seed-478a8fee/platter/cmd/spelling"
 )
 
 // lineOf returns the line, from 1, on which a TOML text sets the value at a
@@ -33,35 +35,9 @@ func lineOf(text, path string) int {
 
 // didYouMean proposes the known key nearest to a mistyped one.
 func didYouMean(key string, known []string) string {
-	best, at := "", 3
-	for _, k := range known {
-		if d := distance(key, k); d < at {
-			best, at = k, d
-		}
-	}
+	best := spelling.Nearest(key, known)
 	if best == "" {
 		return "; known here: " + strings.Join(known, ", ")
 	}
 	return "; did you mean " + best + "?"
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
