@@ -87,3 +87,39 @@ func TestBuildTags(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsSkipped checks that no test steps aside: what cannot be tested
+// on a machine is a failure there. A step of a state machine may be passed
+// over; its t is not testing's.
+func TestNothingIsSkipped(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, decl := range s.file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Body == nil || takes(f, "rapid") {
+				continue
+			}
+			ast.Inspect(f.Body, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, sel.Sel.Name) {
+					if x, ok := sel.X.(*ast.Ident); ok && slices.Contains([]string{"t", "b", "tb", "f"}, x.Name) {
+						t.Errorf("%s: %s.%s", s.at(sel), x.Name, sel.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// takes tells whether a parameter of f is of a type of package pkg.
+func takes(f *ast.FuncDecl, pkg string) bool {
+	for _, p := range f.Type.Params.List {
+		if star, ok := p.Type.(*ast.StarExpr); ok {
+			if sel, ok := star.X.(*ast.SelectorExpr); ok {
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == pkg {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
