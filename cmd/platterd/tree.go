@@ -37,6 +37,10 @@ func (g *gateway) mount(life context.Context) error {
 func (g *gateway) follow(life context.Context, from int64) {
 	for life.Err() == nil {
 		for change, err := range g.catalog.Watch(life, from) {
+			if errors.Is(err, catalog.ErrCompacted) {
+				from = g.catalog.Revision() // before looking: what comes later is told
+				g.tree.Missed(life)
+			}
 			if err != nil {
 				break
 			}
