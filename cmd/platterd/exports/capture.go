@@ -178,7 +178,7 @@ func (c *capture) begin(ctx context.Context) error {
 	if c.disk, err = c.e.acquireOverlay(ctx, c.req.Overlay); err != nil {
 		return err
 	}
-	c.snapshot, err = c.disk.delta.Snapshot(ctx, ownSnapshot+"capture:"+c.id)
+	c.snapshot, err = c.disk.vol.snaps.Snapshot(ctx, ownSnapshot+"capture:"+c.id)
 	return err
 }
 
@@ -212,7 +212,7 @@ func (c *capture) dropSource(ctx context.Context) error {
 	}
 	var err error
 	if c.snapshot != "" {
-		err = c.disk.delta.DeleteSnapshot(ctx, c.snapshot)
+		err = c.disk.vol.snaps.DeleteSnapshot(ctx, c.snapshot)
 	}
 	return errors.Join(err, c.e.release(c.disk))
 }

@@ -59,7 +59,7 @@ func (r *rig) noSnapshots(ov catalog.Overlay) {
 		r.t.Fatal(err)
 	}
 	defer r.e.release(d)
-	if s := d.delta.Snapshots(); len(s) > 0 {
+	if s := d.vol.list(); len(s) > 0 {
 		r.t.Errorf("the overlay keeps the snapshots %+v", s)
 	}
 }
@@ -265,7 +265,7 @@ func TestCrashDuringCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.delta.Snapshot(t.Context(), ownSnapshot+"capture:x"); err != nil {
+	if _, err := d.vol.snaps.Snapshot(t.Context(), ownSnapshot+"capture:x"); err != nil {
 		t.Fatal(err)
 	}
 	r.e.release(d)

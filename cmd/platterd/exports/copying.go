@@ -12,7 +12,6 @@ import (
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
-	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
@@ -95,12 +94,12 @@ func (c *capture) wait(ctx context.Context) error {
 // copy brings the disk of the snapshot into the image. It gives the slot back.
 func (c *capture) copy(ctx context.Context) error {
 	defer func() { <-c.e.captures.slots }()
-	snap, err := c.disk.delta.OpenSnapshot(ctx, c.snapshot)
+	snap, err := c.disk.vol.snaps.OpenSnapshot(ctx, c.snapshot)
 	if err != nil {
 		return err
 	}
 	defer snap.Close()
-	src := overlay.Over(snap, c.disk.base)
+	src := c.disk.vol.over(snap)
 	size, err := c.size(ctx, src)
 	if err != nil {
 		return err

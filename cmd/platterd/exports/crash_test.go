@@ -183,7 +183,7 @@ func (r *rig) consistent() {
 			r.t.Errorf("overlay %s: %v", ov.ID, err)
 			continue
 		}
-		snaps := d.delta.Snapshots()
+		snaps := d.vol.list()
 		if len(snaps) != len(ov.Snapshots) {
 			r.t.Errorf("the file has the snapshots %+v, the record %+v", snaps, ov.Snapshots)
 		}

@@ -28,6 +28,8 @@ type Config struct {
 	Opener  *disk.Opener
 	Ingest  *ingest.Ingest
 
+	DefaultStore string // where overlays go if nobody says; "": to files here
+
 	DataDir   string // overlays and ephemeral deltas go to folders beneath it
 	GatewayID string
 
@@ -72,6 +74,9 @@ type Exports struct {
 	pause    time.Duration // between tries while the catalog is away
 	handover time.Duration
 
+	files  files
+	places map[string]place // of overlays, by store
+
 	captures captures
 
 	mu       sync.Mutex
@@ -99,6 +104,7 @@ func New(cfg Config) (*Exports, error) {
 	cfg.setDefaults()
 	cfg.TCP = reach(cfg.TCP)
 	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
+	e.files = files{e}
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -135,7 +141,6 @@ func orDefault[T ~int | ~int64](field *T, value T) {
 func (e *Exports) overlayDir() string   { return filepath.Join(e.cfg.DataDir, "overlays") }
 func (e *Exports) ephemeralDir() string { return filepath.Join(e.cfg.DataDir, "ephemeral") }
 
-func (e *Exports) overlayPath(id string) string { return filepath.Join(e.overlayDir(), id+".qcow2") }
 func (e *Exports) ephemeralPath(attachment string) string {
 	return filepath.Join(e.ephemeralDir(), attachment+".qcow2")
 }

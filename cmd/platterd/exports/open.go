@@ -2,7 +2,6 @@ package exports
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -10,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/seed-478a8fee/platter/backends/overlay"
-	"github.com/seed-478a8fee/platter/backends/overlay/delta"
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/nbd"
 )
@@ -111,20 +108,13 @@ func (e *Exports) openEphemeral(ctx context.Context, c nbd.Client, id string) (n
 	if err != nil {
 		return nbd.Export{}, err
 	}
-	d := &shared{key: "connection-" + strconv.FormatUint(c.ID, 10)}
-	if err := e.openBase(ctx, d, img); err != nil {
+	vol, err := e.files.openVolatile(ctx, "connection-"+strconv.FormatUint(c.ID, 10), img)
+	if err != nil {
 		return nbd.Export{}, err
 	}
-	d.delta, err = delta.Create(ctx, delta.Config{
-		FS: e.cfg.FS, Guard: e.cfg.Guard, Path: e.ephemeralPath(d.key),
-		Size: sectors(d.base.Size()), Quota: e.cfg.EphemeralQuota, Volatile: true, Logger: e.log,
-	})
-	if err != nil {
-		return nbd.Export{}, errors.Join(fmt.Errorf("make the ephemeral disk: %w", err), d.close())
-	}
 	return nbd.Export{
-		Disk: overlay.New(d.base, d.delta), Description: imageName(img) + " (ephemeral)",
-		Label: "ephemeral/" + id, Close: d.close,
+		Disk: vol.disk, Description: imageName(img) + " (ephemeral)",
+		Label: "ephemeral/" + id, Close: vol.close,
 	}, nil
 }
 
@@ -206,9 +196,9 @@ func (e *Exports) export(s *session, description, label string, multi bool) nbd.
 		Close: func() error { return e.finish(s) },
 	}
 	if s.writes {
-		x.Disk = gated(s.shared.disk, &s.gate)
+		x.Disk = gated(s.shared.vol.disk, &s.gate)
 	} else {
-		x.Disk = &gatedReader{s.shared.disk, &s.gate}
+		x.Disk = &gatedReader{s.shared.vol.disk, &s.gate}
 	}
 	return x
 }

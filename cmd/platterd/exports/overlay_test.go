@@ -47,7 +47,7 @@ func TestCreateOverlay(t *testing.T) {
 	if len(list) != 2 {
 		t.Errorf("%d overlays, want the 2 good ones", len(list))
 	}
-	file, err := os.ReadFile(r.e.overlayPath(list[0].ID))
+	file, err := os.ReadFile(r.e.files.path(list[0].ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestDeleteOverlay(t *testing.T) {
 	if err := r.e.DeleteOverlay(t.Context(), ov.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(r.e.overlayPath(ov.ID)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(r.e.files.path(ov.ID)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is still there: %v", err)
 	}
 	if _, err := r.cat.DeleteImage(t.Context(), img.ID); err != nil {
@@ -407,8 +407,8 @@ func TestRecover(t *testing.T) {
 		}
 	}
 	r.refused(first, "overlay/"+deleting.ID, fs.ErrPermission, "deleting")
-	stray, gone := r.e.overlayPath("stray"), r.e.ephemeralPath("gone")
-	half, halfGone := r.e.overlayPath("half")+".new", gone+".new" // of a Create that a crash cut off
+	stray, gone := r.e.files.path("stray"), r.e.ephemeralPath("gone")
+	half, halfGone := r.e.files.path("half")+".new", gone+".new" // of a Create that a crash cut off
 	for _, name := range []string{stray, gone, half, halfGone} {
 		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
@@ -420,7 +420,7 @@ func TestRecover(t *testing.T) {
 		t.Errorf("after a restart there are %+v", list)
 	}
 	for name, want := range map[string]bool{
-		r.e.overlayPath(creating.ID): false, r.e.overlayPath(deleting.ID): false, r.e.overlayPath(good.ID): true,
+		r.e.files.path(creating.ID): false, r.e.files.path(deleting.ID): false, r.e.files.path(good.ID): true,
 		stray: true, gone: false, half: false, halfGone: false,
 	} {
 		if _, err := os.Stat(name); (err == nil) != want {
@@ -453,7 +453,7 @@ func TestOverlayHeader(t *testing.T) {
 	r := newRig(t, nil)
 	img := r.image("raw", noise(diskSize, 1))
 	ov := r.overlay(img, 0)
-	b, err := os.ReadFile(r.e.overlayPath(ov.ID))
+	b, err := os.ReadFile(r.e.files.path(ov.ID))
 	if err != nil {
 		t.Fatal(err)
 	}

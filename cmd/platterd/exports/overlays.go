@@ -5,24 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/uuid"
 
 	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/api/wire"
-	"github.com/seed-478a8fee/platter/backends/overlay"
-	"github.com/seed-478a8fee/platter/backends/overlay/delta"
 	"github.com/seed-478a8fee/platter/catalog"
 )
-
-// engine is how overlays are kept here: as qcow2 files.
-const engine = "file"
 
 // ownSnapshot begins the names of snapshots that captures make.
 const ownSnapshot = "platter:"
@@ -40,14 +32,18 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 	if err != nil {
 		return catalog.Overlay{}, err
 	}
+	where, store, err := e.placeFor(req.Store)
+	if err != nil {
+		return catalog.Overlay{}, err
+	}
 	id := uuid.NewString()
 	defer e.keys.lock(id)()
 	ov, err := e.cfg.Catalog.CreateOverlay(ctx, catalog.Overlay{
 		ID: id, Name: req.Name, ImageID: req.Image.ID, Owner: req.Owner,
-		Gateway: e.cfg.GatewayID, Engine: engine, Store: req.Store, Size: size, Status: catalog.OverlayCreating,
+		Gateway: e.cfg.GatewayID, Engine: where.name, Store: store, Size: size, Status: catalog.OverlayCreating,
 	})
 	if err == nil {
-		err = e.createFile(ctx, ov)
+		err = where.engine.create(ctx, ov, req.Image)
 	}
 	if err == nil {
 		ov, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
@@ -65,14 +61,14 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 // been lost, so the record may be there, and may say that all is well: it says
 // otherwise before the file goes. If that fails too, the next start decides.
 func (e *Exports) retract(ctx context.Context, id string) error {
-	_, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+	ov, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
 		o.Status = catalog.OverlayDeleting
 		return nil
 	})
-	if absent(err) != nil {
-		return err
+	if err != nil {
+		return absent(err)
 	}
-	return e.removeOverlay(ctx, id)
+	return e.removeOverlay(ctx, ov)
 }
 
 // overlaySize decides how large an overlay is. It opens the image, so that an
@@ -107,33 +103,6 @@ func (e *Exports) overlaySize(ctx context.Context, req platter.OverlayRequest) (
 // sectors rounds up to whole sectors, which is what a guest can use.
 func sectors(n int64) int64 { return (n + 511) &^ 511 }
 
-func (e *Exports) createFile(ctx context.Context, ov catalog.Overlay) error {
-	cfg := e.overlayConfig(ov)
-	d, err := delta.Create(ctx, cfg)
-	if err != nil {
-		return fmt.Errorf("make overlay %s: %w", ov.ID, err)
-	}
-	return d.Close()
-}
-
-func (e *Exports) overlayConfig(ov catalog.Overlay) delta.Config {
-	return delta.Config{
-		FS: e.cfg.FS, Guard: e.cfg.Guard, Path: e.overlayPath(ov.ID), Size: ov.Size,
-		Backing: e.imageURI(ov.ImageID), BackingFormat: "raw", Quota: e.cfg.OverlayQuota, Logger: e.log,
-	}
-}
-
-// imageURI is how QEMU finds the base of an overlay while a gateway runs.
-func (e *Exports) imageURI(id string) string {
-	if e.cfg.Socket != "" {
-		return (&url.URL{Scheme: "nbd+unix", Path: "/" + id, RawQuery: "socket=" + url.QueryEscape(e.cfg.Socket)}).String()
-	}
-	if e.cfg.TCP != "" {
-		return (&url.URL{Scheme: "nbd", Host: e.cfg.TCP, Path: "/" + id}).String()
-	}
-	return ""
-}
-
 // usable returns the record of an overlay that can be opened here.
 func (e *Exports) usable(ctx context.Context, id string) (catalog.Overlay, error) {
 	ov, err := e.cfg.Catalog.Overlay(ctx, id)
@@ -153,57 +122,16 @@ func (e *Exports) usable(ctx context.Context, id string) (catalog.Overlay, error
 // acquireOverlay opens the disk of an overlay, or shares it.
 func (e *Exports) acquireOverlay(ctx context.Context, ov catalog.Overlay) (*shared, error) {
 	return e.acquire(ctx, ov.ID, func(ctx context.Context, d *shared) error {
-		img, err := e.cfg.Catalog.Image(ctx, ov.ImageID)
-		if err != nil {
-			return fmt.Errorf("the image of overlay %s: %w", ov.ID, err)
-		}
-		return e.openShared(ctx, d, img, e.overlayConfig(ov))
+		return e.openVolume(ctx, d, ov)
 	})
 }
 
 // acquireEphemeral opens the disk of an ephemeral attachment, or shares it.
-// Its file is made when it is first opened.
 func (e *Exports) acquireEphemeral(ctx context.Context, a catalog.Attachment, img catalog.Image) (*shared, error) {
-	return e.acquire(ctx, a.ID, func(ctx context.Context, d *shared) error {
-		if err := e.openBase(ctx, d, img); err != nil {
-			return err
-		}
-		cfg := delta.Config{
-			FS: e.cfg.FS, Guard: e.cfg.Guard, Path: e.ephemeralPath(a.ID), Size: sectors(d.base.Size()),
-			Backing: e.imageURI(img.ID), BackingFormat: "raw", Quota: e.cfg.EphemeralQuota, Logger: e.log,
-		}
-		var err error
-		d.delta, err = delta.Open(ctx, cfg)
-		if errors.Is(err, fs.ErrNotExist) {
-			d.delta, err = delta.Create(ctx, cfg)
-		}
-		if err != nil {
-			return fmt.Errorf("the ephemeral disk of attachment %s: %w", a.ID, err)
-		}
-		d.disk = overlay.New(d.base, d.delta)
-		return nil
+	return e.acquire(ctx, a.ID, func(ctx context.Context, d *shared) (err error) {
+		d.vol, err = e.files.openEphemeral(ctx, a.ID, img)
+		return err
 	})
-}
-
-func (e *Exports) openShared(ctx context.Context, d *shared, img catalog.Image, cfg delta.Config) error {
-	if err := e.openBase(ctx, d, img); err != nil {
-		return err
-	}
-	var err error
-	if d.delta, err = delta.Open(ctx, cfg); err != nil {
-		return err
-	}
-	d.disk = overlay.New(d.base, d.delta)
-	return nil
-}
-
-func (e *Exports) openBase(ctx context.Context, d *shared, img catalog.Image) error {
-	r, err := e.OpenDisk(ctx, img)
-	if err != nil {
-		return err
-	}
-	d.base = r
-	return nil
 }
 
 // DeleteOverlay deletes an overlay: the record says so first, then the file
@@ -221,14 +149,14 @@ func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
 		return err
 	}
 	defer e.spare(id)
-	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+	ov, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
 		o.Status = catalog.OverlayDeleting
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return e.removeOverlay(context.WithoutCancel(ctx), id)
+	return e.removeOverlay(context.WithoutCancel(ctx), ov)
 }
 
 // doom lets nobody open an overlay from then on, until spare. It comes before
@@ -290,14 +218,6 @@ func (e *Exports) users(ctx context.Context, id string) (stay, leave []string, e
 	return stay, leave, nil
 }
 
-// removeOverlay removes the file and then the record.
-func (e *Exports) removeOverlay(ctx context.Context, id string) error {
-	if err := e.remove(e.overlayDir(), e.overlayPath(id)); err != nil {
-		return fmt.Errorf("delete the file of overlay %s: %w", id, err)
-	}
-	return absent(e.cfg.Catalog.DeleteOverlay(ctx, id))
-}
-
 func (e *Exports) remove(dir, path string) error {
 	if err := e.cfg.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -306,22 +226,21 @@ func (e *Exports) remove(dir, path string) error {
 }
 
 // stored returns how many bytes a disk takes, open or not.
-func (e *Exports) stored(id string) int64 {
+func (e *Exports) stored(ctx context.Context, id string) int64 {
 	if n, open := e.used(id); open {
 		return n
 	}
 	if !plain(id) {
 		return 0
 	}
-	for _, path := range []string{e.overlayPath(id), e.ephemeralPath(id)} {
-		var st syscall.Stat_t
-		if err := syscall.Stat(path, &st); err == nil {
-			return st.Blocks * 512
-		} else if !errors.Is(err, os.ErrNotExist) {
+	if ov, err := e.cfg.Catalog.Overlay(ctx, id); err == nil {
+		k, err := e.engineOf(ov)
+		if err != nil {
 			return 0
 		}
+		return k.stored(ctx, id)
 	}
-	return 0
+	return e.files.stored(ctx, id)
 }
 
 // Snapshot keeps the state of an overlay at this moment: first in the file,
@@ -344,7 +263,7 @@ func (e *Exports) Snapshot(ctx context.Context, id, name string) (catalog.Overla
 	}
 	defer e.release(d)
 	snap.Name, snap.CreatedAt = name, e.cfg.Now().UTC()
-	if snap.ID, err = d.delta.Snapshot(ctx, name); err != nil {
+	if snap.ID, err = d.vol.snaps.Snapshot(ctx, name); err != nil {
 		return snap, err
 	}
 	_, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
@@ -353,7 +272,7 @@ func (e *Exports) Snapshot(ctx context.Context, id, name string) (catalog.Overla
 	})
 	if err != nil {
 		ctx = context.WithoutCancel(ctx)
-		return snap, errors.Join(err, d.delta.DeleteSnapshot(ctx, snap.ID), e.forgetSnapshot(ctx, id, snap.ID))
+		return snap, errors.Join(err, d.vol.snaps.DeleteSnapshot(ctx, snap.ID), e.forgetSnapshot(ctx, id, snap.ID))
 	}
 	return snap, nil
 }
@@ -378,7 +297,7 @@ func (e *Exports) DeleteSnapshot(ctx context.Context, id, snapshot string) error
 		return err
 	}
 	defer e.release(d)
-	if err := d.delta.DeleteSnapshot(ctx, snapshot); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.vol.snaps.DeleteSnapshot(ctx, snapshot); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return e.forgetSnapshot(ctx, id, snapshot)

@@ -92,13 +92,13 @@ func (e *Exports) recoverOverlays(ctx context.Context) error {
 			var err error
 			switch ov.Status {
 			case catalog.OverlayCreating, catalog.OverlayDeleting:
-				err = e.removeOverlay(ctx, ov.ID)
+				err = e.removeOverlay(ctx, ov)
 			default:
 				err = e.repair(ctx, ov)
 			}
 			if err != nil {
 				e.log.ErrorContext(ctx, "an overlay cannot be used; the rest is served",
-					"overlay", ov.ID, "status", ov.Status, "path", e.overlayPath(ov.ID), "err", err)
+					"overlay", ov.ID, "status", ov.Status, "engine", ov.Engine, "err", err)
 			}
 			return ctx.Err()
 		})
@@ -106,15 +106,19 @@ func (e *Exports) recoverOverlays(ctx context.Context) error {
 	return g.Wait()
 }
 
-// repair opens the file of an overlay, which mends what a crash did to it,
-// and makes file and record agree on its snapshots: the file knows.
+// repair opens an overlay, which mends what a crash did to it, and makes its
+// data and its record agree on its snapshots: the data knows.
 func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
-	d, err := delta.Open(ctx, e.overlayConfig(ov))
+	k, err := e.engineOf(ov)
 	if err != nil {
 		return err
 	}
-	snaps, err := ownSnapshots(ctx, d)
-	if err := errors.Join(err, d.Close()); err != nil {
+	v, err := k.mend(ctx, ov)
+	if err != nil {
+		return err
+	}
+	snaps, err := ownSnapshots(ctx, v)
+	if err := errors.Join(err, v.close()); err != nil {
 		return err
 	}
 	same := slices.EqualFunc(snaps, ov.Snapshots, func(a, b catalog.OverlaySnapshot) bool { return a.ID == b.ID })
@@ -130,16 +134,16 @@ func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
 
 // ownSnapshots returns the snapshots that users made, and deletes those that
 // captures made.
-func ownSnapshots(ctx context.Context, d *delta.Delta) ([]catalog.OverlaySnapshot, error) {
+func ownSnapshots(ctx context.Context, v *volume) ([]catalog.OverlaySnapshot, error) {
 	var out []catalog.OverlaySnapshot
-	for _, s := range d.Snapshots() {
+	for _, s := range v.list() {
 		if strings.HasPrefix(s.Name, ownSnapshot) {
-			if err := d.DeleteSnapshot(ctx, s.ID); err != nil {
+			if err := v.snaps.DeleteSnapshot(ctx, s.ID); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
+		out = append(out, s)
 	}
 	return out, nil
 }

@@ -157,7 +157,7 @@ func (e *Exports) matching(match func(*session) bool) []*session {
 // Use tells how many bytes an overlay or attachment stores and who has it
 // open.
 func (e *Exports) Use(ctx context.Context, id string) platter.Use {
-	use := platter.Use{Bytes: e.stored(id)}
+	use := platter.Use{Bytes: e.stored(ctx, id)}
 	for _, s := range e.matching(func(s *session) bool { return s.disk == id || s.attachment == id }) {
 		use.Clients = append(use.Clients, platter.ClientInfo{
 			Client: clientName(s.client), Transport: s.client.Transport, Since: s.since,

@@ -2,27 +2,21 @@ package exports
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/seed-478a8fee/platter/api/wire"
-	"github.com/seed-478a8fee/platter/backends/block"
-	"github.com/seed-478a8fee/platter/backends/overlay"
-	"github.com/seed-478a8fee/platter/backends/overlay/delta"
 )
 
 // errClosed is the error of whatever comes after Close.
 var errClosed = fmt.Errorf("the gateway is shutting down: %w", fs.ErrClosed)
 
-// A shared disk is a delta over an image, open once for all its users.
+// A shared disk is a volume that is open once for all its users.
 type shared struct {
-	key   string // of the record: an overlay's or an attachment's id
-	base  block.ReadCloser
-	delta *delta.Delta
-	disk  *overlay.Overlay
+	key string // of the record: an overlay's or an attachment's id
+	vol *volume
 
-	ready chan struct{} // closed when the fields above or err are there
+	ready chan struct{} // closed when vol or err is there
 	err   error
 
 	done     chan struct{} // closed when it is closed again
@@ -111,16 +105,12 @@ func (e *Exports) release(d *shared) error {
 	return d.closeErr
 }
 
-// close flushes and closes what open has opened, which may be only a part.
+// close flushes and closes the volume, if it was opened.
 func (d *shared) close() error {
-	var errs []error
-	if d.delta != nil {
-		errs = append(errs, d.delta.Flush(context.Background()), d.delta.Close())
+	if d.vol == nil {
+		return nil
 	}
-	if d.base != nil {
-		errs = append(errs, d.base.Close())
-	}
-	return errors.Join(errs...)
+	return d.vol.close()
 }
 
 // used returns how many bytes the disk with this key takes, if it is open.
@@ -136,10 +126,10 @@ func (e *Exports) used(key string) (int64, bool) {
 	default:
 		return 0, false
 	}
-	if d.delta == nil {
+	if d.vol == nil {
 		return 0, false
 	}
-	return d.delta.Usage(), true
+	return d.vol.used(), true
 }
 
 // isOpen tells whether anybody has the disk with this key open.

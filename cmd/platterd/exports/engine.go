@@ -1,0 +1,124 @@
+package exports
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/overlay"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// An engine keeps overlays, in its own way and place.
+type engine interface {
+	// create makes an overlay's empty disk on its image, for a record that
+	// says creating.
+	create(ctx context.Context, ov catalog.Overlay, img catalog.Image) error
+
+	// open opens it for its one writer, whom ov.Epoch tells from those before.
+	open(ctx context.Context, ov catalog.Overlay, img catalog.Image) (*volume, error)
+
+	// remove frees what create and open made and then deletes the record. What
+	// is not there is no error.
+	remove(ctx context.Context, ov catalog.Overlay) error
+
+	// stored returns how many bytes an overlay takes that nobody has open; 0
+	// if that is not known.
+	stored(ctx context.Context, id string) int64
+
+	// mend opens an overlay after a crash, without its image: what lies below
+	// is not to be read.
+	mend(ctx context.Context, ov catalog.Overlay) (*volume, error)
+}
+
+// A volume is an open overlay.
+type volume struct {
+	disk  block.Device // the whole disk, base included
+	base  block.Reader // what lies below a snapshot; nil: nothing
+	snaps snapshots
+	list  func() []catalog.OverlaySnapshot
+	used  func() int64 // bytes stored
+	close func() error // flushes as well
+}
+
+// snapshots are the states of a volume that are kept.
+type snapshots interface {
+	// Snapshot keeps the state of this moment under a name.
+	Snapshot(ctx context.Context, name string) (id string, err error)
+
+	// DeleteSnapshot forgets it; fs.ErrNotExist if there is none.
+	DeleteSnapshot(ctx context.Context, id string) error
+
+	// OpenSnapshot opens it for reading. What it leaves Absent is the base's.
+	OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, error)
+}
+
+// engineOf returns what keeps an overlay.
+func (e *Exports) engineOf(ov catalog.Overlay) (engine, error) {
+	if ov.Engine == fileEngine || ov.Engine == "" {
+		return e.files, nil
+	}
+	k, ok := e.places[ov.Store]
+	if !ok {
+		return nil, fmt.Errorf("overlay %s lies in store %q, which this gateway's configuration lacks", ov.ID, ov.Store)
+	}
+	if k.name != ov.Engine {
+		return nil, fmt.Errorf("overlay %s was made by engine %s, and store %s has engine %s here: set its overlay key back", ov.ID, ov.Engine, ov.Store, k.name)
+	}
+	return k.engine, nil
+}
+
+// placeFor returns the name and the engine for a new overlay. Without a store
+// it is that of the default store.
+func (e *Exports) placeFor(store string) (place, string, error) {
+	if store == "" {
+		if _, ok := e.places[e.cfg.DefaultStore]; ok {
+			store = e.cfg.DefaultStore
+		}
+	}
+	if k, ok := e.places[store]; ok {
+		return k, store, nil
+	}
+	return place{name: fileEngine, engine: e.files}, store, nil
+}
+
+// A place is an engine and its name.
+type place struct {
+	name   string
+	engine engine
+	moves  bool // any gateway can open these overlays, each time under a new epoch
+}
+
+// removeOverlay removes the data of an overlay and then its record.
+func (e *Exports) removeOverlay(ctx context.Context, ov catalog.Overlay) error {
+	k, err := e.engineOf(ov)
+	if err != nil {
+		return err
+	}
+	return k.remove(ctx, ov)
+}
+
+// openVolume opens the disk of an overlay as its one writer.
+func (e *Exports) openVolume(ctx context.Context, d *shared, ov catalog.Overlay) error {
+	k, err := e.engineOf(ov)
+	if err != nil {
+		return err
+	}
+	img, err := e.cfg.Catalog.Image(ctx, ov.ImageID)
+	if err != nil {
+		return fmt.Errorf("the image of overlay %s: %w", ov.ID, err)
+	}
+	d.vol, err = k.open(ctx, ov, img)
+	if err != nil {
+		return fmt.Errorf("open overlay %s: %w", ov.ID, err)
+	}
+	return nil
+}
+
+// over returns a whole disk as it was at a snapshot.
+func (v *volume) over(snap block.Reader) block.Reader {
+	if v.base == nil {
+		return snap
+	}
+	return overlay.Over(snap, v.base)
+}
