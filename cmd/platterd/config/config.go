@@ -84,6 +84,7 @@ type Catalog struct {
 	Username     string   `toml:"username"`
 	Password     string   `toml:"password"`
 	PasswordFile string   `toml:"password_file"`
+	Lease        Duration `toml:"lease"` // with etcd: how long a silent gateway keeps its overlays, default 15s
 }
 
 // Auth says who may come in.
@@ -104,10 +105,11 @@ type Policy struct {
 	File string `toml:"file"`
 }
 
-// Cache is the local cache above far stores.
+// Cache is the local cache above far stores, and what is learned for it.
 type Cache struct {
-	Dir  string `toml:"dir"`
-	Size Size   `toml:"size"`
+	Dir    string `toml:"dir"`    // default DATA/cache
+	Size   Size   `toml:"size"`   // default 50GiB; "off" by dir = "off"
+	Traces *bool  `toml:"traces"` // default true: what is read first at a boot is fetched ahead at the next one
 }
 
 // Images says what an upload may be.
@@ -127,6 +129,8 @@ type Limits struct {
 	Tags           int      `toml:"tags"`            // per image, default 128
 	OverlaySize    Size     `toml:"overlay_size"`    // virtual, of one overlay, default 64TiB
 	OverlayBytes   Size     `toml:"overlay_bytes"`   // stored, of one overlay, default: its virtual size
+	JournalBytes   Size     `toml:"journal_bytes"`   // not yet in the store, of one object-log overlay, default 1GiB
+	JournalFull    string   `toml:"journal_full"`    // what a write does then: wait (default) or fail
 	EphemeralBytes Size     `toml:"ephemeral_bytes"` // stored, of one ephemeral disk, default 16GiB
 	Reserve        Size     `toml:"reserve"`         // kept free on the data directory's disk for the catalog, default 512MiB
 	OrphanGrace    Duration `toml:"orphan_grace"`    // age after which bytes that no record names are freed, default 1h
@@ -137,34 +141,67 @@ type Limits struct {
 
 // A Store is a place for image bytes. Type decides which other keys apply.
 type Store struct {
-	Type        string `toml:"type"` // file
+	Type        string `toml:"type"` // file, rbd, s3, swift, http
 	Description string `toml:"description"`
 	Weight      int    `toml:"weight"`
-	Overlay     string `toml:"overlay"`    // file
-	Durability  string `toml:"durability"` // gateway, store
+	Overlay     string `toml:"overlay"`    // file, rbd (default of rbd), object-log (default of s3 and swift)
+	Durability  string `toml:"durability"` // object-log: gateway (default) or store
+
+	Parallel  int      `toml:"parallel"`  // requests at once; default 32, for swift 8
+	Bandwidth Size     `toml:"bandwidth"` // bytes a second, each way; default: no limit
+	Timeout   Duration `toml:"timeout"`   // how long a read is tried again; default 30s
 
 	Dir string `toml:"dir"` // file: folder, relative to the data directory
 
-	Pool          string `toml:"pool"` // rbd
-	Conf          string `toml:"conf"`
-	User          string `toml:"user"`
-	Keyring       string `toml:"keyring"`
-	Endpoint      string `toml:"endpoint"` // s3
+	Pool    string `toml:"pool"`    // rbd
+	Conf    string `toml:"conf"`    // rbd: default /etc/ceph/ceph.conf
+	User    string `toml:"user"`    // rbd: without "client."; swift: user name
+	Keyring string `toml:"keyring"` // rbd: file; default: where conf says
+	Trash   bool   `toml:"trash"`   // rbd: an image that has clones may be deleted, and waits in the trash for them
+
+	Endpoint      string `toml:"endpoint"` // s3: http:// or https://; http: the only base URL
 	Bucket        string `toml:"bucket"`
 	AccessKey     string `toml:"access_key"`
 	SecretKey     string `toml:"secret_key"`
 	SecretKeyFile string `toml:"secret_key_file"`
 	Region        string `toml:"region"`
-	Layout        string `toml:"layout"`
-	AuthURL       string `toml:"auth_url"` // swift
-	AuthVersion   int    `toml:"auth_version"`
-	Key           string `toml:"key"`
-	KeyFile       string `toml:"key_file"`
-	Project       string `toml:"project"`
-	UserDomain    string `toml:"user_domain"`
-	ProjectDomain string `toml:"project_domain"`
-	Container     string `toml:"container"`
+	Layout        string `toml:"layout"` // plain (default): as Glance's own drivers; chunked is not built yet
+	CAFile        string `toml:"ca_file"`
+	Prefix        string `toml:"prefix"` // s3, swift: begins the name of every object
+
+	AuthURL         string `toml:"auth_url"`     // swift
+	AuthVersion     int    `toml:"auth_version"` // swift: 1, 2 or 3 (default)
+	Key             string `toml:"key"`
+	KeyFile         string `toml:"key_file"`
+	Project         string `toml:"project"`
+	UserDomain      string `toml:"user_domain"`
+	ProjectDomain   string `toml:"project_domain"`
+	Container       string `toml:"container"`
+	CreateContainer bool   `toml:"create_container"`
+	SegmentSize     Size   `toml:"segment_size"` // swift: objects larger than this are stored in parts; default 200MiB
+
+	Allow        []string `toml:"allow"`         // http: host names that may be asked; default: that of endpoint
+	AllowPrivate bool     `toml:"allow_private"` // http: also hosts at private and loopback addresses
+	SpoolSize    Size     `toml:"spool_size"`    // http: largest object of a server without ranges; default 16GiB
 }
+
+// Engine returns how overlays are kept in a store.
+func (s Store) Engine() string {
+	if s.Overlay != "" {
+		return s.Overlay
+	}
+	switch s.Type {
+	case "rbd":
+		return "rbd"
+	case "s3", "swift":
+		return "object-log"
+	}
+	return "file"
+}
+
+// Far tells whether a store is reached through a network, so that it is worth
+// a cache.
+func (s Store) Far() bool { return s.Type != "file" }
 
 // setDefaults fills in what the user left out.
 func (c *Config) setDefaults() {
@@ -196,7 +233,18 @@ func (c *Config) setDefaults() {
 			}
 		}
 	}
+	for name, s := range c.Stores {
+		s.setDefaults()
+		c.Stores[name] = s
+	}
+	text(&c.Cache.Dir, filepath.Join(c.DataDir, "cache"))
+	number(&c.Cache.Size, 50<<30)
+	if c.Cache.Traces == nil {
+		yes := true
+		c.Cache.Traces = &yes
+	}
 	c.Limits.setDefaults()
+	number(&c.Catalog.Lease, Duration(15*time.Second))
 	number(&c.NBD.MaxConnections, 1024)
 	number(&c.NBD.MaxPerClient, 256)
 	number(&c.NBD.HandshakeWithin, Duration(10*time.Second))
@@ -206,12 +254,34 @@ func (c *Config) setDefaults() {
 	}
 }
 
+func (s *Store) setDefaults() {
+	if !s.Far() {
+		return
+	}
+	number(&s.Timeout, Duration(30*time.Second))
+	switch s.Type {
+	case "swift":
+		number(&s.Parallel, 8)
+		number(&s.AuthVersion, 3)
+		number(&s.SegmentSize, 200<<20)
+	case "rbd":
+		number(&s.Parallel, 64)
+	case "http":
+		number(&s.SpoolSize, 16<<30)
+	}
+	number(&s.Parallel, 32)
+}
+
 func (l *Limits) setDefaults() {
 	number(&l.ImageSize, 1<<40)
 	number(&l.Members, 128)
 	number(&l.Properties, 128)
 	number(&l.Tags, 128)
 	number(&l.OverlaySize, 64<<40)
+	number(&l.JournalBytes, 1<<30)
+	if l.JournalFull == "" {
+		l.JournalFull = "wait"
+	}
 	number(&l.EphemeralBytes, 16<<30)
 	number(&l.Reserve, 512<<20)
 	number(&l.OrphanGrace, Duration(time.Hour))

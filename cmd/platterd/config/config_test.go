@@ -108,7 +108,7 @@ image_size = "many"
 		`F:6: api.tls_cert: tls_cert and tls_key belong together`,
 		`F:9: nbd.listen: this must be a text in quotes`,
 		`F:10: nbd.tls: TLS for NBD is not built yet`,
-		`F:13: stores.fast.type: stores of type rbd are not built yet`,
+		`F:12: stores.fast.pool: a store of type rbd needs pool`,
 		`F:16: stores.slow.type: "tape" is none of`,
 		`F:17: stores.slow.pool: this must be a text in quotes`,
 		`F:20: limits.image_size: this must be a size`,
@@ -146,6 +146,40 @@ func TestStoreFromTheEnvironmentAlone(t *testing.T) {
 	c, err := Load(Sources{Env: []string{"PLATTER_STORES_BIG_TYPE=file", "PLATTER_STORES_BIG_DIR=/big"}})
 	if err != nil || c.DefaultStore != "big" || c.Stores["big"].Dir != "/big" {
 		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+func TestFarStores(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"s3":                  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"", ""},
+		"log in the gateway":  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"store\"", ""},
+		"no bucket":           {"type = \"s3\"\nendpoint = \"https://s3\"", "stores.x.bucket: a store of type s3 needs bucket"},
+		"no URL":              {"type = \"s3\"\nendpoint = \"s3\"\nbucket = \"b\"", "is no http or https URL"},
+		"half a key":          {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\naccess_key = \"a\"", "belong together"},
+		"clones in s3":        {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\noverlay = \"rbd\"", "use object-log or file"},
+		"durability of rbd":   {"type = \"rbd\"\npool = \"p\"\ndurability = \"store\"", "durability applies to the engine object-log"},
+		"no such durability":  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"some\"", "is none of gateway, store"},
+		"chunked":             {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\nlayout = \"chunked\"", "not built yet"},
+		"swift":               {"type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"", ""},
+		"swift of the future": {"type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"\nauth_version = 4", "4 is none of 1, 2, 3"},
+		"http":                {"type = \"http\"\nendpoint = \"https://mirror\"", ""},
+		"no such engine":      {"type = \"http\"\nendpoint = \"https://mirror\"\noverlay = \"tape\"", "is none of file, rbd, object-log"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := Load(Sources{File: write(t, "x.toml", "[stores.x]\n"+c.text+"\n")})
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("got %v, want %q in it", err, c.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := cfg.Stores["x"]; !s.Far() || s.Parallel == 0 || s.Timeout == 0 || cfg.Cache.Size == 0 || cfg.DefaultStore != "x" {
+				t.Errorf("defaults: %+v %+v", s, cfg.Cache)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // validate notes every mistake that can be seen without opening anything.
@@ -100,9 +101,16 @@ func (l *loader) validateCatalog() {
 	if !strings.HasPrefix(c.Prefix, "/") || strings.HasSuffix(c.Prefix, "/") {
 		l.wrong("catalog.prefix", "%q must start with / and not end with it", c.Prefix)
 	}
-	if l.cfg.Cache.Dir != "" || l.cfg.Cache.Size != 0 {
-		l.wrong("cache", "the cache serves far stores, which are not built yet: remove this section")
+	if c.Lease < Duration(3*time.Second) || c.Lease > Duration(5*time.Minute) {
+		l.wrong("catalog.lease", "%s is not between 3s and 5m", time.Duration(c.Lease))
 	}
+	if d := l.cfg.Cache.Dir; d != Off && !filepath.IsAbs(d) && filepath.IsAbs(l.cfg.DataDir) {
+		l.wrong("cache.dir", "%q is not an absolute path; write one, or \"off\"", d)
+	}
+	if l.cfg.Cache.Size < 16<<20 {
+		l.wrong("cache.size", "less than 16 MiB is no cache; to have none, set cache.dir = \"off\"")
+	}
+	l.oneOf("limits.journal_full", l.cfg.Limits.JournalFull, "wait", "fail")
 }
 
 var storeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}$`)
@@ -126,29 +134,6 @@ func (l *loader) validateStores() {
 			l.wrong(path+".dir", "%s is already the folder of store %s", dir, other)
 		}
 		dirs[dir] = name
-	}
-}
-
-func (l *loader) validateStore(path string, s Store) {
-	known := []string{"file", "rbd", "s3", "swift", "http"}
-	switch {
-	case s.Type == "file":
-		if s.Dir == "" {
-			l.wrong(path+".dir", "a file store needs dir, the folder of its objects")
-		}
-	case s.Type == "":
-		l.wrong(path+".type", "a store needs a type: %s", strings.Join(known, ", "))
-	case slices.Contains(known, s.Type):
-		l.wrong(path+".type", "stores of type %s are not built yet: this release has type file", s.Type)
-	default:
-		l.wrong(path+".type", "%q is none of %s", s.Type, strings.Join(known, ", "))
-	}
-	if s.Overlay != "" && s.Overlay != "file" {
-		l.oneOf(path+".overlay", s.Overlay, "file", "rbd", "object-log")
-		l.wrong(path+".overlay", "overlay engine %s is not built yet: this release has file", s.Overlay)
-	}
-	if s.Durability != "" {
-		l.wrong(path+".durability", "durability applies to the object-log engine, which is not built yet: remove it")
 	}
 }
 
