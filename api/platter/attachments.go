@@ -17,6 +17,8 @@ type attachBody struct {
 	OverlayID string `json:"overlay_id"`
 	Mode      string `json:"mode"`
 	Transport string `json:"transport"`
+
+	AcceptLoss bool `json:"accept_loss"`
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
@@ -25,7 +27,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	who := wire.IdentityFrom(r.Context())
-	req := AttachRequest{Mode: catalog.AttachMode(body.Mode), Transport: body.Transport, Owner: who.ProjectID}
+	req := AttachRequest{Mode: catalog.AttachMode(body.Mode), Transport: body.Transport, Owner: who.ProjectID, AcceptLoss: body.AcceptLoss}
 	if err := s.attachTarget(r.Context(), body, &req); err != nil {
 		return err
 	}
@@ -75,6 +77,9 @@ func checkMode(req *AttachRequest) error {
 		req.Mode = cmp.Or(req.Mode, catalog.AttachRO)
 	}
 	req.Mode = cmp.Or(req.Mode, catalog.AttachRW)
+	if req.AcceptLoss && (req.Overlay == nil || req.Mode != catalog.AttachRW) {
+		return badRequest("accept_loss belongs to an overlay that is attached rw: nothing else can lose anything.")
+	}
 	switch req.Mode {
 	case catalog.AttachRO:
 	case catalog.AttachRW:

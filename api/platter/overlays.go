@@ -103,29 +103,69 @@ func (s *Server) getOverlay(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) changeOverlay(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Name *string `json:"name"`
+		Size *int64  `json:"size"`
 	}
 	if err := s.readJSON(r, &body); err != nil {
 		return err
 	}
-	if body.Name == nil {
-		return badRequest("name is missing; nothing else of an overlay can change.")
+	if body.Name == nil && body.Size == nil {
+		return badRequest("name or size is missing; nothing else of an overlay can change.")
 	}
-	if err := checkName(*body.Name); err != nil {
-		return err
+	if body.Name != nil {
+		if err := checkName(*body.Name); err != nil {
+			return err
+		}
 	}
 	ov, err := s.overlayOf(r, "platter:modify_overlay")
-	if err != nil {
-		return err
+	if err == nil && body.Size != nil {
+		ov, err = s.resize(r.Context(), ov, *body.Size)
 	}
-	ov, err = s.cfg.Catalog.UpdateOverlay(r.Context(), ov.ID, func(o *catalog.Overlay) error {
-		o.Name = *body.Name
-		return nil
-	})
+	if err == nil && body.Name != nil {
+		ov, err = s.cfg.Catalog.UpdateOverlay(r.Context(), ov.ID, func(o *catalog.Overlay) error {
+			o.Name = *body.Name
+			return nil
+		})
+	}
 	if err != nil {
 		return err
 	}
 	wire.Audit(r.Context(), s.log, "update", "overlay", ov.ID)
 	return wire.WriteJSON(w, http.StatusOK, s.viewOverlay(r.Context(), ov))
+}
+
+// resize gives an overlay another size.
+func (s *Server) resize(ctx context.Context, ov catalog.Overlay, size int64) (catalog.Overlay, error) {
+	switch {
+	case size <= 0 || size%512 != 0:
+		return ov, badRequest("The size %d is not a multiple of 512 bytes.", size)
+	case size < ov.Size:
+		return ov, badRequest("The size %d is less than the %d bytes that the overlay has; it can only grow.", size, ov.Size)
+	case size == ov.Size:
+		return ov, nil
+	case s.cfg.Reshaper == nil:
+		return ov, wire.Errorf(http.StatusNotImplemented, "Overlays of this gateway keep their size.")
+	}
+	return s.cfg.Reshaper.Resize(ctx, ov.ID, size)
+}
+
+func (s *Server) flattenOverlay(w http.ResponseWriter, r *http.Request) error {
+	ov, err := s.overlayOf(r, "platter:modify_overlay")
+	if err != nil {
+		return err
+	}
+	if s.cfg.Reshaper == nil {
+		return wire.Errorf(http.StatusNotImplemented, "Overlays of this gateway cannot be flattened.")
+	}
+	who := wire.IdentityFrom(r.Context())
+	task, err := s.cfg.Reshaper.Flatten(r.Context(), FlattenRequest{
+		Overlay: ov, Owner: who.ProjectID, UserID: who.UserID, RequestID: wire.RequestID(r.Context()),
+	})
+	if err != nil {
+		return err
+	}
+	wire.Audit(r.Context(), s.log, "flatten", "overlay", ov.ID)
+	w.Header().Set("Location", "/v2/tasks/"+task.ID)
+	return wire.WriteJSON(w, http.StatusAccepted, viewTask(task))
 }
 
 func (s *Server) deleteOverlay(w http.ResponseWriter, r *http.Request) error {

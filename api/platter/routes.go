@@ -31,11 +31,18 @@ func (s *Server) routes() []wire.Route {
 		{Method: "POST", Pattern: "/overlays/{overlay_id}/snapshots", Handle: s.createSnapshot, Rule: "platter:snapshot_overlay"},
 		{Method: "DELETE", Pattern: "/overlays/{overlay_id}/snapshots/{snapshot_id}", Handle: s.deleteSnapshot, Rule: "platter:snapshot_overlay"},
 		{Method: "POST", Pattern: "/overlays/{overlay_id}/capture", Handle: s.capture, Rule: "platter:capture_overlay"},
+		{Method: "POST", Pattern: "/overlays/{overlay_id}/flatten", Handle: s.flattenOverlay, Rule: "platter:modify_overlay"},
 
 		{Method: "POST", Pattern: "/captures", Handle: s.captureInstance, Rule: "platter:capture_instance"},
 		{Method: "GET", Pattern: "/images/{image_id}/map", Handle: s.mapImage, Rule: "download_image"},
 		{Method: "GET", Pattern: "/images/{image_id}/export", Handle: s.exportImage, Rule: "download_image"},
 		{Method: "GET", Pattern: "/images/{image_id}/files/{path...}", Handle: s.readInside, Rule: "download_image"},
+		{Method: "GET", Pattern: "/images/{image_id}/trace", Handle: s.showTrace, Rule: "download_image"},
+		{Method: "DELETE", Pattern: "/images/{image_id}/trace", Handle: s.forgetTrace, Rule: "platter:modify_cache"},
+
+		{Method: "GET", Pattern: "/stores", Handle: s.listStores, Rule: "platter:get_stores"},
+		{Method: "GET", Pattern: "/cache", Handle: s.showCache, Rule: "platter:get_cache"},
+		{Method: "DELETE", Pattern: "/cache/images/{image_id}", Handle: s.dropCached, Rule: "platter:modify_cache"},
 		{Method: "GET", Pattern: "/watch", Handle: s.watch, Rule: "platter:watch_catalog"},
 		{Method: "GET", Pattern: "/openapi.json", Handle: s.document},
 	}

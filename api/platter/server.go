@@ -33,6 +33,18 @@ type Overlays interface {
 	Capture(ctx context.Context, req CaptureRequest) (catalog.Task, error)
 }
 
+// Reshaper changes overlays that are there.
+type Reshaper interface {
+	// Resize gives an overlay that nobody has open another size, in bytes. It
+	// can only grow. An engine that cannot do it is errors.ErrUnsupported.
+	Resize(ctx context.Context, id string, size int64) (catalog.Overlay, error)
+
+	// Flatten begins to copy into an overlay what it takes from its image, so
+	// that it stands alone. It may be in use. An engine that cannot do it is
+	// errors.ErrUnsupported.
+	Flatten(ctx context.Context, req FlattenRequest) (catalog.Task, error)
+}
+
 // Attachments gives clients the right to open exports.
 type Attachments interface {
 	// Attach makes an attachment. Its secret is in the result only.
@@ -82,6 +94,10 @@ type AttachRequest struct {
 	Mode      catalog.AttachMode
 	Transport string
 	Owner     string
+
+	// AcceptLoss lets this gateway take an overlay whose last writes are only
+	// in the journal of another gateway. They are lost then.
+	AcceptLoss bool
 }
 
 // Attached is a new attachment with what opens it. All but Attachment holds
@@ -102,6 +118,12 @@ type CaptureRequest struct {
 	RequestID string
 }
 
+// A FlattenRequest says which overlay is to stand alone.
+type FlattenRequest struct {
+	Overlay                  catalog.Overlay
+	Owner, UserID, RequestID string
+}
+
 // A Config says what to serve. Catalog, Overlays, Attachments and Disks are
 // required.
 type Config struct {
@@ -109,6 +131,9 @@ type Config struct {
 	Overlays    Overlays
 	Attachments Attachments
 	Disks       Disks
+
+	Reshaper Reshaper // nil: overlays stay as they were made
+	Places   Places   // nil: nothing is known of stores and caches
 
 	Policy    wire.Policy   // nil: everybody may do everything
 	BodyLimit int64         // bytes of a JSON body; 0 is wire.MaxJSON
