@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/cache"
 	"github.com/seed-478a8fee/platter/backends/format"
 	"github.com/seed-478a8fee/platter/backends/format/decode"
 	"github.com/seed-478a8fee/platter/backends/overlay"
@@ -36,6 +37,10 @@ type Spec struct {
 	// Store and Object are where the image's own bytes are.
 	Store  backends.Store
 	Object string
+
+	// Far says what is known of an object that is not on this machine, and
+	// has it read through the cache, if there is one. nil: the store is near.
+	Far *Far
 
 	// Format is how to read them. "raw" and "" are the bytes as they are.
 	Format string
@@ -56,6 +61,13 @@ type Config struct {
 	// keep. Default: 128 MiB.
 	ClusterCache int64
 
+	// Cache keeps what was read of far objects. nil: they are read as near
+	// ones are. The owner closes it after the Opener.
+	Cache *cache.Cache
+
+	// Traces keeps in which order far objects are read first. nil: nobody.
+	Traces Traces
+
 	// Logger hears of broken contracts and of errors of closing.
 	// Default: silence.
 	Logger *slog.Logger
@@ -66,6 +78,8 @@ type Opener struct {
 	check   bool
 	log     *slog.Logger
 	formats format.Config
+	cache   *cache.Cache
+	traces  Traces
 
 	mu     sync.Mutex
 	stacks map[string]*stack
@@ -83,6 +97,7 @@ func New(cfg Config) *Opener {
 	}
 	return &Opener{
 		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack),
+		cache: cfg.Cache, traces: cfg.Traces,
 		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
 	}
 }
@@ -116,6 +131,8 @@ func validate(spec Spec) error {
 	var keys []string
 	for s := &spec; s != nil; s = s.Base {
 		switch {
+		case s.Far != nil && s.Far.Generation == "":
+			return fmt.Errorf("open disk %s: it is far and its generation is missing: %w", s.Key, fs.ErrInvalid)
 		case s.Key == "" || s.Store == nil:
 			return fmt.Errorf("open disk %q: its key or its store is missing: %w", s.Key, fs.ErrInvalid)
 		case slices.Contains(keys, s.Key):
@@ -240,11 +257,10 @@ func (o *Opener) build(ctx context.Context, s *stack, spec Spec) error {
 }
 
 func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
-	object, err := spec.Store.Open(ctx, spec.Object)
+	object, err := o.object(ctx, s, spec)
 	if err != nil {
 		return err
 	}
-	s.opened = append(s.opened, object.Close)
 	s.r = o.checked(object, spec.Key+" object")
 	if spec.Format != "" && spec.Format != "raw" {
 		if s.r, err = o.decode(ctx, s.r, spec); err != nil {

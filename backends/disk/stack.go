@@ -43,6 +43,9 @@ func (s *stack) is(spec Spec) bool { return s.text == describe(spec) }
 // describe says in words what a Spec is made of.
 func describe(spec Spec) string {
 	text := fmt.Sprintf("object %q of format %q", spec.Object, spec.Format)
+	if spec.Far != nil {
+		text = fmt.Sprintf("generation %q, %s", spec.Far.Generation, text)
+	}
 	if spec.Base != nil {
 		text += fmt.Sprintf(" over %s (%s)", spec.Base.Key, describe(*spec.Base))
 	}
