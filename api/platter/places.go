@@ -143,7 +143,7 @@ func state(ok bool, otherwise string) string {
 }
 
 func (s *Server) listStores(w http.ResponseWriter, r *http.Request) error {
-	if err := s.allow(r.Context(), "platter:get_stores", s.own(r, "store")); err != nil {
+	if err := s.allow(r.Context(), "platter:get_stores", wire.Target{Kind: "store"}); err != nil {
 		return err
 	}
 	out := struct {
@@ -174,7 +174,7 @@ func viewStore(i StoreInfo) storeView {
 }
 
 func (s *Server) showCache(w http.ResponseWriter, r *http.Request) error {
-	if err := s.allow(r.Context(), "platter:get_cache", s.own(r, "cache")); err != nil {
+	if err := s.allow(r.Context(), "platter:get_cache", wire.Target{Kind: "cache"}); err != nil {
 		return err
 	}
 	i, err := s.cache(r.Context())
@@ -208,7 +208,7 @@ func errNoCache() error {
 }
 
 func (s *Server) dropCached(w http.ResponseWriter, r *http.Request) error {
-	if err := s.allow(r.Context(), "platter:modify_cache", s.own(r, "cache")); err != nil {
+	if err := s.allow(r.Context(), "platter:modify_cache", wire.Target{Kind: "cache"}); err != nil {
 		return err
 	}
 	img, err := s.image(r.Context(), r.PathValue("image_id"))
@@ -250,7 +250,7 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) forgetTrace(w http.ResponseWriter, r *http.Request) error {
 	img, err := s.traced(r)
 	if err == nil {
-		err = s.allow(r.Context(), "platter:modify_cache", s.own(r, "cache"))
+		err = s.allow(r.Context(), "platter:modify_cache", wire.Target{Kind: "cache"})
 	}
 	if err == nil {
 		err = s.cfg.Places.ForgetTrace(r.Context(), img)

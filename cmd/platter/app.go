@@ -63,7 +63,7 @@ func newApp(s streams) *cli.App {
 		p.imageCommand(), p.memberCommand(), p.taskCommand(),
 		p.overlayCommand(), p.attachCommand(), p.attachmentCommand(), p.detachCommand(), p.captureCommand(),
 		p.infoCommand(), p.mapCommand(), p.compareCommand(), p.convertCommand(), p.checkCommand(),
-		p.doctorCommand(), p.completionCommand(),
+		p.storeCommand(), p.cacheCommand(), p.doctorCommand(), p.completionCommand(),
 	}
 	app.Commands = append(app.Commands, notBuilt()...)
 	app.Action = p.groupAction

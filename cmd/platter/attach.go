@@ -36,6 +36,7 @@ func (p *program) attachCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ro, rw or ephemeral"},
 			&cli.StringFlag{Name: "transport", Usage: "`TRANSPORT`: unix, tcp or tls (default: unix)"},
+			&cli.BoolFlag{Name: "accept-loss", Usage: "take the overlay even if its last writes are only in the journal of a gateway that is away; they are lost then"},
 			&cli.StringFlag{Name: "print", Usage: "print `WHAT` only: qemu, libvirt, uri or nbd-client"},
 		}, formatFlags()...),
 		Action: p.attach,
@@ -68,6 +69,9 @@ func (p *program) attach(c *cli.Context) error {
 		if v := c.String(key); v != "" {
 			fields[key] = v
 		}
+	}
+	if c.Bool("accept-loss") {
+		fields["accept_loss"] = true
 	}
 	a, err := cl.Attach(c.Context, fields)
 	if err != nil {

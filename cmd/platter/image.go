@@ -21,7 +21,7 @@ func (p *program) imageCommand() *cli.Command {
 			unbuilt("stage", "hold the bytes of an image for an import"),
 			unbuilt("import", "import the bytes of an image"),
 			unbuilt("locations", "where the bytes of an image are"),
-			unbuilt("trace", "what was read first from an image"),
+			p.traceCommand(),
 		},
 	}
 }
@@ -73,7 +73,7 @@ func row(r client.Record, columns []string) []any {
 func faces(r client.Record, key string) any {
 	v := r[key]
 	switch key {
-	case "size", "virtual_size", "used":
+	case "size", "virtual_size", "used", "total", "free", "hit_bytes", "far_bytes", "evicted_bytes":
 		if n := r.Int(key); n >= 0 {
 			return cell{v, human(n)}
 		}

@@ -13,8 +13,6 @@ func notBuilt() []*cli.Command {
 		unbuilt("cat", "print a file inside an image"),
 		unbuilt("cp", "copy files out of an image"),
 		unbuilt("diff", "compare the files of two images"),
-		unbuilt("store", "list the stores"),
-		unbuilt("cache", "look at the cache"),
 		unbuilt("md", "metadata definitions"),
 		unbuilt("bench", "measure a stack layer by layer"),
 		unbuilt("migrate", "adopt the images of a running Glance"),

@@ -35,8 +35,10 @@ func (p *program) overlayCommand() *cli.Command {
 			{Name: "create", Usage: "make an overlay of an image", ArgsUsage: "IMAGE", Action: p.overlayCreate, Flags: append([]cli.Flag{
 				&cli.StringFlag{Name: "name", Usage: "its `NAME`"},
 				&cli.StringFlag{Name: "size", Usage: "its `SIZE`, such as 20GiB (default: that of the image)"},
-				&cli.StringFlag{Name: "store", Usage: "the `STORE` that keeps what is written (default: files of the gateway)"},
+				&cli.StringFlag{Name: "store", Usage: "the `STORE` that keeps what is written (default: the default store)"},
 			}, formatFlags()...)},
+			{Name: "resize", Usage: "make an overlay larger while nobody has it open", ArgsUsage: "OVERLAY SIZE", Action: p.overlayResize, Flags: formatFlags()},
+			{Name: "flatten", Usage: "copy into an overlay what it takes from its image", ArgsUsage: "OVERLAY", Action: p.overlayFlatten, Flags: formatFlags()},
 			{Name: "delete", Usage: "delete overlays and what was written to them", ArgsUsage: "OVERLAY...", Action: p.overlayDelete},
 			{Name: "snapshot", Usage: "keep the state of an overlay, or forget one", ArgsUsage: "OVERLAY", Action: p.overlaySnapshot, Flags: append([]cli.Flag{
 				&cli.StringFlag{Name: "name", Usage: "the snapshot's `NAME`"},
@@ -134,6 +136,41 @@ func parseSize(s string) (int64, error) {
 		return 0, usagef("%q is too large", s)
 	}
 	return int64(n * float64(int64(1)<<shift)), nil
+}
+
+func (p *program) overlayResize(c *cli.Context) error {
+	what, size, err := two(c, "OVERLAY", "SIZE")
+	if err != nil {
+		return err
+	}
+	n, err := parseSize(size)
+	if err != nil {
+		return err
+	}
+	cl, err := p.connect(c)
+	if err != nil {
+		return err
+	}
+	o, err := cl.FindOverlay(c.Context, what)
+	if err == nil {
+		o, err = cl.ChangeOverlay(c.Context, o.ID(), map[string]any{"size": n})
+	}
+	if err != nil {
+		return err
+	}
+	return p.show(c, upright(o, overlayOrder()))
+}
+
+func (p *program) overlayFlatten(c *cli.Context) error {
+	cl, o, err := p.overlay(c)
+	if err != nil {
+		return err
+	}
+	task, err := cl.Flatten(c.Context, o.ID())
+	if err != nil {
+		return err
+	}
+	return p.show(c, upright(task, []string{"id", "type", "status", "message"}, "self", "schema"))
 }
 
 func (p *program) overlayDelete(c *cli.Context) error {
