@@ -1,127 +1,165 @@
 package extent
 
 import (
-	"errors"
-	"io"
+	"fmt"
 	"iter"
+	"math"
+	"sync/atomic"
 )
 
-// A Kind says what a Target is.
-type Kind uint8
-
-// The kinds of targets.
-const (
-	Absent  Kind = iota // nowhere: not in the map
-	Zero                // the bytes are zero
-	Journal             // at a position of the journal
-	Segment             // in a segment
-)
-
-// MaxSegment is the greatest number of a segment.
-const MaxSegment = 1<<37 - 1
-
-// MaxOffset is the greatest offset in a segment, in bytes.
-const MaxOffset = 1<<25 - 1
-
-// A Target is where the bytes of an extent begin. The zero Target is Absent.
-type Target uint64
-
-// ZeroTarget returns the Target of bytes that are zero.
-func ZeroTarget() Target { return 0 }
-
-// JournalTarget returns the Target of bytes at position pos of the journal, at
-// most 1<<62 - 1.
-func JournalTarget(pos int64) Target { return 0 }
-
-// SegmentTarget returns the Target of bytes at offset off, at most MaxOffset,
-// of segment id, at most MaxSegment.
-func SegmentTarget(id, off int64) Target { return 0 }
-
-// Kind returns what t is.
-func (t Target) Kind() Kind { return 0 }
-
-// Pos returns the position of a Journal target.
-func (t Target) Pos() int64 { return 0 }
-
-// Segment returns number and offset of a Segment target.
-func (t Target) Segment() (id, off int64) { return 0, 0 }
-
-// Add returns the Target n bytes on: of Zero and Absent, itself.
-func (t Target) Add(n int64) Target { return 0 }
-
-// An Extent is a run of bytes of the disk and where they are.
-type Extent struct {
-	Off, Len int64
-	Target   Target
+// A Map maps disk ranges to targets. New makes one.
+type Map struct {
+	root  *inner
+	count int
+	edit  uint64         // of the nodes that this map, and no other, has
+	edits *atomic.Uint64 // the last number given, in all maps that may share nodes
 }
 
-// End returns the disk offset just past the extent.
-func (e Extent) End() int64 { return e.Off + e.Len }
-
-// A Map maps disk ranges to targets.
-type Map struct{}
-
 // New returns an empty Map.
-func New() *Map { return &Map{} }
+func New() *Map {
+	m := &Map{edit: 1, edits: new(atomic.Uint64)}
+	m.edits.Store(1)
+	m.root = &inner{edit: 1, height: 1, n: 1}
+	m.root.kids[0].leaf = &leaf{edit: 1}
+	return m
+}
 
 // Insert makes e.Target the place of [e.Off, e.End()). displaced, unless nil,
 // is called with each piece of an extent that this takes away, in order; it
 // must not use the map. An extent whose target is Absent only takes away. An
-// empty extent does nothing; a negative offset or length panics.
-func (m *Map) Insert(e Extent, displaced func(Extent)) {}
+// empty extent does nothing; one that cannot be, on a disk or at its target,
+// panics.
+func (m *Map) Insert(e Extent, displaced func(Extent)) {
+	if e.Off < 0 || e.Len < 0 || e.Len > math.MaxInt64-e.Off || !e.Target.fits(e.Len) {
+		panic(fmt.Sprintf("extent: insert %d bytes at %d as %v", e.Len, e.Off, e.Target))
+	}
+	t := task{edit: m.edit, displaced: displaced}
+	for e.Len > 0 {
+		m.grow()
+		end := t.put(m.root, e, math.MaxInt64)
+		m.shrink()
+		e = e.from(end)
+	}
+	m.count += t.added
+}
+
+// grow makes the root one that is owned and has room for a child.
+func (m *Map) grow() {
+	m.root = m.root.own(m.edit)
+	if m.root.n == fanout {
+		top := &inner{edit: m.edit, height: m.root.height + 1, n: 1}
+		top.kids[0].inner = m.root
+		m.root = top
+	}
+}
+
+// shrink takes away a root that has only one child.
+func (m *Map) shrink() {
+	for m.root.n == 1 && m.root.height > 1 {
+		m.root = m.root.kids[0].inner
+	}
+}
 
 // Move makes to the place of those bytes in [off, off+n) that are now at from,
 // where from and to are the targets of off; all else stays. It is how bytes
 // that were copied elsewhere, and may have been overwritten on the disk
 // meanwhile, change places. moved, unless nil, is called with each piece that
 // did, as it is now.
-func (m *Map) Move(off, n int64, from, to Target, moved func(Extent)) {}
+func (m *Map) Move(off, n int64, from, to Target, moved func(Extent)) {
+	for end, at := off+n, off; at < end; {
+		e := m.At(at, end-at)
+		if e.Target != 0 && e.Target == from.Add(at-off) {
+			e.Target = to.Add(at - off)
+			m.Insert(e, nil)
+			if moved != nil {
+				moved(e)
+			}
+		}
+		at = e.End()
+	}
+}
 
 // At returns what is at off: the part from off on of the extent that covers
 // it, or, up to the next extent or off+n, an Absent one. It does not go past
-// off+n; n is at least 1.
-func (m *Map) At(off, n int64) Extent { return Extent{} }
+// off+n and may end early; n is at least 1.
+func (m *Map) At(off, n int64) Extent {
+	end := off + n
+	in, upper := m.root, int64(math.MaxInt64)
+	for {
+		i := in.find(off)
+		if i+1 < in.n {
+			upper = in.keys[i+1]
+		}
+		if in.height > 1 {
+			in = in.kids[i].inner
+			continue
+		}
+		l := in.kids[i].leaf
+		k := l.find(off)
+		switch {
+		case k < l.n && l.offs[k] <= off:
+			return l.at(k).clip(off, end)
+		case k < l.n:
+			upper = l.offs[k]
+		}
+		return Extent{Off: off, Len: min(end, upper) - off}
+	}
+}
 
 // Lookup yields what [off, off+n) consists of, without gaps: where no extent
 // is, an Absent one. The map must not change meanwhile.
-func (m *Map) Lookup(off, n int64) iter.Seq[Extent] { return func(func(Extent) bool) {} }
+func (m *Map) Lookup(off, n int64) iter.Seq[Extent] {
+	return func(yield func(Extent) bool) {
+		if n <= 0 {
+			return
+		}
+		at, end := off, off+n
+		more := m.root.walk(off, end, func(e Extent) bool {
+			if e.Off > at && !yield(Extent{Off: at, Len: e.Off - at}) {
+				return false
+			}
+			e = e.clip(off, end)
+			at = e.End()
+			return yield(e)
+		})
+		if more && at < end {
+			yield(Extent{Off: at, Len: end - at})
+		}
+	}
+}
 
 // All yields all extents in order of their offsets. The map must not change
 // meanwhile.
-func (m *Map) All() iter.Seq[Extent] { return func(func(Extent) bool) {} }
+func (m *Map) All() iter.Seq[Extent] {
+	return func(yield func(Extent) bool) { m.root.walk(0, math.MaxInt64, yield) }
+}
+
+// walk yields the extents that touch [off, end), whole.
+func (in *inner) walk(off, end int64, yield func(Extent) bool) bool {
+	for i := in.find(off); i < in.n && (in.keys[i] < end || i == 0); i++ {
+		if in.height > 1 {
+			if !in.kids[i].inner.walk(off, end, yield) {
+				return false
+			}
+			continue
+		}
+		l := in.kids[i].leaf
+		for k := l.find(off); k < l.n && l.offs[k] < end; k++ {
+			if !yield(l.at(k)) {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 // Len returns the number of extents.
-func (m *Map) Len() int { return 0 }
+func (m *Map) Len() int { return m.count }
 
 // Snapshot returns a Map of what m is now. Either can change without the other
-// noticing.
-func (m *Map) Snapshot() *Map { return &Map{} }
-
-// Load returns the Map of extents that come in order and do not overlap, else
-// an error. It is quicker and denser than to insert them.
-func Load(extents iter.Seq[Extent]) (*Map, error) { return nil, errors.ErrUnsupported }
-
-// Live counts, for each segment, the bytes that extents refer to.
-type Live map[int64]int64
-
-// Count returns how much of each segment m refers to.
-func (m *Map) Count() Live { return nil }
-
-// Add counts e, Sub takes it away; extents that are in no segment are not
-// counted. A segment with nothing left is not in the map.
-func (l Live) Add(e Extent) {}
-
-// Sub takes e away.
-func (l Live) Sub(e Extent) {}
-
-// Encode writes m to w: about 6 bytes an extent, in blocks that have checksums.
-// It needs a block of memory.
-func Encode(w io.Writer, m *Map) error { return errors.ErrUnsupported }
-
-// ErrCorrupt is the error of an encoded map that is damaged or of a version
-// that is not known here.
-var ErrCorrupt = errors.New("corrupt extent map")
-
-// Decode reads what Encode wrote, and no byte more. A map with more than limit
-// extents, or one that goes past size, is ErrCorrupt.
-func Decode(r io.Reader, size int64, limit int) (*Map, error) { return nil, errors.ErrUnsupported }
+// noticing. For others who use m at the same time this is a change of m.
+func (m *Map) Snapshot() *Map {
+	s := &Map{root: m.root, count: m.count, edits: m.edits, edit: m.edits.Add(1)}
+	m.edit = m.edits.Add(1)
+	return s
+}
