@@ -53,6 +53,8 @@ mon data avail crit = 0
 osd data = %[4]s/osd
 admin socket = %[4]s/run/$name.asok
 osd objectstore = %[5]s
+# The quick way out leaves what memstore holds behind.
+osd fast shutdown = false
 osd class load list = *
 osd class default list = *
 osd op num shards = 2

@@ -61,6 +61,8 @@ connection = sqlite:///%[1]s/keystone.db
 provider = fernet
 [fernet_tokens]
 key_repository = %[1]s/fernet
+[fernet_receipts]
+key_repository = %[1]s/fernet
 [credential]
 key_repository = %[1]s/credential
 [cache]

@@ -116,4 +116,3 @@ func TestEtcd(t *testing.T) {
 		}
 	}
 }
-
