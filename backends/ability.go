@@ -57,6 +57,16 @@ type Copier interface {
 	CopyFrom(ctx context.Context, key string, from Store, fromKey string) error
 }
 
+// CopyInside makes the object key of s from an object of another store, or of
+// s itself, if the bytes need not pass through here. Otherwise it is
+// errors.ErrUnsupported.
+func CopyInside(ctx context.Context, s Store, key string, from Store, fromKey string) error {
+	if c, ok := s.(Copier); ok {
+		return c.CopyFrom(ctx, key, from, fromKey)
+	}
+	return fmt.Errorf("copy %s inside the stores: %w", fromKey, errors.ErrUnsupported)
+}
+
 // Copy makes the object key of s from an object of another store, or of s
 // itself: inside the stores where they can, through here where not. Progress,
 // which may be nil, hears how many bytes are done.
@@ -64,10 +74,8 @@ func Copy(ctx context.Context, s Store, key string, from Store, fromKey string, 
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	if c, ok := s.(Copier); ok {
-		if err := c.CopyFrom(ctx, key, from, fromKey); !errors.Is(err, errors.ErrUnsupported) {
-			return err
-		}
+	if err := CopyInside(ctx, s, key, from, fromKey); !errors.Is(err, errors.ErrUnsupported) {
+		return err
 	}
 	r, err := from.Open(ctx, fromKey)
 	if err != nil {
