@@ -61,6 +61,9 @@ func Backup(ctx context.Context, kv KV, now time.Time, w io.Writer) error {
 	}
 	n := 0
 	for p, err := range kv.List(ctx, "", "") {
+		if err == nil && !kept(p.Key) {
+			continue
+		}
 		if err == nil {
 			err = out.Encode(backupRecord{p.Key, string(p.Value)})
 		}
@@ -85,11 +88,16 @@ func Restore(ctx context.Context, kv KV, r io.Reader) error {
 	if err := fill(ctx, kv, r); err != nil {
 		return fmt.Errorf("catalog: restore: %w", err)
 	}
-	if _, err := kv.Commit(ctx, Txn{Then: []Op{{Key: keyRestore, Delete: true}}}); err != nil {
+	ops := []Op{{Key: keyRestore, Delete: true}, mark(keyRestored, "", moment(time.Now()))}
+	if _, err := kv.Commit(ctx, Txn{Then: ops}); err != nil {
 		return fmt.Errorf("catalog: restore: %w", err)
 	}
 	return nil
 }
+
+// kept tells whether a record belongs into another KV, too: a lease does not
+// outlive its own, and that of a restore is written by each.
+func kept(key string) bool { return kindOf(key) != preGateway && key != keyRestored }
 
 // clearForRestore leaves nothing in kv but the note that a restore is under
 // way.
@@ -108,7 +116,7 @@ func clearForRestore(ctx context.Context, kv KV) error {
 		}
 	}
 	// By kind, in small transactions: one of everything could be too big.
-	for _, prefix := range []string{"meta/", preImage, preDead, preMember, preUpload, preOverlay, preAttach, preHold, preRef, preTask, preGarbage} {
+	for _, prefix := range prefixes() {
 		if _, err := kv.Commit(ctx, Txn{Then: []Op{{Key: prefix, Delete: true, Prefix: true}}}); err != nil {
 			return err
 		}

@@ -20,7 +20,12 @@ type Config struct {
 	GatewayID string           // of this process, in the uploads it begins
 	Logger    *slog.Logger     // nil: silent
 	Now       func() time.Time // nil: time.Now
-	Heartbeat time.Duration    // how often to look whether the KV is there; 0: 2 s
+
+	// Clock measures the time of leases and of garbage. It never goes back
+	// and nobody can set it. Nil: that of the machine since it started.
+	Clock func() time.Duration
+
+	Heartbeat time.Duration // how often to look whether the KV is there; 0: 2 s
 }
 
 // A Catalog answers questions about images and changes what is known of them.
@@ -34,6 +39,10 @@ type Catalog struct {
 	locks keyLocks
 	ready atomic.Pointer[error] // points to nil: ready
 
+	member atomic.Pointer[Membership] // nil: not joined
+	absent sightings                  // gateways that have uploads and no lease
+	waits  sightings                  // garbage that must not be collected yet
+
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -44,6 +53,9 @@ type Catalog struct {
 func Open(ctx context.Context, kv KV, cfg Config) (*Catalog, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = newClock()
 	}
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = 2 * time.Second

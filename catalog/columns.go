@@ -26,6 +26,7 @@ type row struct {
 	diskFormat, containerFormat   sym
 	checksum, hashAlgo, hashValue sym
 	protected, hidden             bool
+	attempts                      int32
 	tags                          []sym
 	props                         []prop
 	locations                     []Location
@@ -147,6 +148,7 @@ func (c *columns) fill(s slot, img Image) {
 		diskFormat: y.takeSet(img.DiskFormat), containerFormat: y.takeSet(img.ContainerFormat),
 		checksum: y.takeSet(img.Checksum), hashAlgo: y.takeSet(img.HashAlgo), hashValue: y.takeSet(img.HashValue),
 		protected: img.Protected, hidden: img.Hidden, locations: img.Clone().Locations,
+		attempts: int32(min(img.Attempts, math.MaxInt32)),
 	}
 	if img.Name != nil {
 		r.name = y.take(*img.Name)
@@ -185,7 +187,7 @@ func (c *columns) image(s slot) Image {
 		MinDisk: c.numbers[ColumnMinDisk].of[s], MinRAM: c.numbers[ColumnMinRAM].of[s],
 		Size: pointer(c.numbers[ColumnSize].of[s]), VirtualSize: pointer(c.numbers[ColumnVirtualSize].of[s]),
 		Checksum: y.text(r.checksum), HashAlgo: y.text(r.hashAlgo), HashValue: y.text(r.hashValue),
-		Locations: slices.Clone(r.locations),
+		Locations: slices.Clone(r.locations), Attempts: int(r.attempts),
 		CreatedAt: time.UnixMicro(c.numbers[ColumnCreatedAt].of[s]).UTC(),
 		UpdatedAt: time.UnixMicro(c.numbers[ColumnUpdatedAt].of[s]).UTC(),
 		Revision:  r.revision,

@@ -35,6 +35,11 @@ var (
 	// of the KV. See MaxRecord and MaxOps.
 	ErrTooBig = errors.New("too big for the catalog")
 
+	// ErrFenced is the error of a change by an owner of an overlay that is not
+	// its owner any more: a newer epoch was taken, or the overlay is gone. What
+	// it has not committed will never be.
+	ErrFenced = errors.New("another owner has taken the overlay since")
+
 	// ErrClosed is the error of a call on a closed Catalog.
 	ErrClosed = errors.New("the catalog is closed")
 )
@@ -64,15 +69,32 @@ func (e *InUseError) Error() string {
 }
 
 // A HeldError is an attachment that wants to write to an overlay that another
-// one holds.
+// one holds, or a gateway that wants to take one that another one owns.
 type HeldError struct {
 	Overlay string
-	Holder  string // id of the attachment that may write
+	Holder  string // id of the attachment that may write; "": see Gateway
+	Gateway string // id of the gateway that owns it; "": see Holder
 }
 
 // Error names the overlay and its holder.
 func (e *HeldError) Error() string {
+	if e.Gateway != "" {
+		return fmt.Sprintf("overlay %s is in use on gateway %s; detach it there first", e.Overlay, e.Gateway)
+	}
 	return fmt.Sprintf("overlay %s is already attached for writing by attachment %s; detach that first", e.Overlay, e.Holder)
+}
+
+// A LossError is a gateway that wants to take an overlay whose last owner is
+// gone, and with it the journal that alone has a part of what the overlay's
+// users were told is safe.
+type LossError struct {
+	Overlay string
+	Gateway string // the last owner
+}
+
+// Error names the overlay, who has its data, and the two ways on.
+func (e *LossError) Error() string {
+	return fmt.Sprintf("overlay %s has data that only the journal of gateway %s holds; start that gateway again, or accept the loss of it", e.Overlay, e.Gateway)
 }
 
 // A RecordError is a record that cannot be read: broken, or written by a

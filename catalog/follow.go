@@ -73,7 +73,7 @@ func (c *Catalog) readAll(ctx context.Context, s *state, order chan<- chan []dec
 // indexed tells whether the index has the record at key.
 func indexed(key string) bool {
 	switch kindOf(key) {
-	case preDead, preGarbage, preRef, preHold:
+	case preDead, preGarbage, preRef, preHold, preHead, preTrace:
 		return false
 	}
 	return true

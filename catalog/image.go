@@ -53,6 +53,7 @@ type Image struct {
 	Properties map[string]string
 	Locations  []Location // in order of preference
 	Parent     string     // id of the image this was captured from; "": none
+	Attempts   int        // uploads that were begun
 
 	CreatedAt time.Time // to the microsecond, UTC
 	UpdatedAt time.Time // to the microsecond, UTC
@@ -131,13 +132,5 @@ type Upload struct {
 	Store     string
 	Key       string // of the object being written
 	StartedAt time.Time
-}
-
-// Garbage is an object that no record needs any more and that somebody has to
-// remove from its store.
-type Garbage struct {
-	ID    string // of the queue entry
-	Store string
-	Key   string
-	Since time.Time
+	Lease     int64 // of the gateway; 0: it has none, and ends its uploads itself
 }

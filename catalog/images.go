@@ -92,7 +92,12 @@ func (c *Catalog) Image(_ context.Context, id string) (Image, error) {
 // status must move along the table (StatusError); id and created_at do not
 // change; updated_at becomes now.
 func (c *Catalog) UpdateImage(ctx context.Context, id string, f func(*Image) error) (Image, error) {
-	img, err := c.updateImage(ctx, id, func(img *Image) (Txn, error) { return Txn{}, f(img) })
+	img, err := c.updateImage(ctx, id, func(img *Image) (Txn, error) {
+		attempts := img.Attempts
+		err := f(img)
+		img.Attempts = attempts
+		return Txn{}, err
+	})
 	if err != nil {
 		return Image{}, fmt.Errorf("catalog: update image %s: %w", id, err)
 	}
@@ -134,7 +139,7 @@ func (c *Catalog) after(t time.Time) time.Time {
 	return t.Add(time.Microsecond)
 }
 
-// DeleteImage removes an image and its members, keeps its id taken, and
+// DeleteImage removes an image, its members, its trace and its parents, keeps its id taken, and
 // queues its objects as garbage, all at once. It returns what was removed. A
 // protected image is fs.ErrPermission; one that overlays or attachments need
 // is an InUseError. An upload into it that is under way will be ErrGone.
@@ -155,12 +160,13 @@ func (c *Catalog) DeleteImage(ctx context.Context, id string) (Image, error) {
 		ops := []Op{
 			{Key: preImage + id, Delete: true},
 			{Key: memberPrefix(id), Delete: true, Prefix: true},
+			{Key: preTrace + id, Delete: true},
 			mark(preDead+id, "", c.now()),
 		}
 		for _, l := range img.Locations {
 			ops = append(ops, c.discard(l.Store, l.Key))
 		}
-		return Txn{If: []Cond{free}, Then: ops}, nil
+		return c.dropParents(ctx, id, Txn{If: []Cond{free}, Then: ops})
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("catalog: delete image %s: %w", id, err)

@@ -11,7 +11,8 @@ import (
 // keys are put together and taken apart.
 const (
 	keySchema   = "meta/schema"
-	keyRestore  = "meta/restore" // there while a restore is under way
+	keyRestore  = "meta/restore"  // there while a restore is under way
+	keyRestored = "meta/restored" // when the last one ended
 	preImage    = "img/"
 	preDead     = "dead/"
 	preMember   = "mem/"
@@ -22,8 +23,14 @@ const (
 	preRef      = "ref/"
 	preTask     = "task/"
 	preGarbage  = "gc/"
+	preGateway  = "gw/"
+	preHead     = "head/"
+	preDirty    = "dirty/"
+	preParent   = "par/"
+	preTrace    = "trace/"
 	refImage    = "image"
 	refOverlay  = "overlay"
+	refParent   = "parent"
 	userOverlay = "overlay"
 	userAttach  = "attachment"
 )
@@ -37,6 +44,18 @@ func refPrefix(kind, id string) string { return preRef + kind + "/" + id + "/" }
 func refKey(kind, id, userKind, user string) string {
 	return refPrefix(kind, id) + userKind + "/" + user
 }
+
+// prefixes has what every key begins with.
+func prefixes() []string {
+	return []string{"meta/", preImage, preDead, preMember, preUpload, preOverlay, preHead, preDirty, preAttach,
+		preHold, preRef, preTask, preGarbage, preGateway, preParent, preTrace}
+}
+
+func parentPrefix(image string) string     { return preParent + image + "/" }
+func parentKey(image, store string) string { return preParent + image + "/" + store }
+
+// parentID names a parent in references.
+func parentID(image, store string) string { return image + "/" + store }
 
 // garbageKey sorts by time, so that the oldest is collected first.
 func garbageKey(since time.Time, id string) string {

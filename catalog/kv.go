@@ -11,7 +11,9 @@ import (
 // Limits that every KV must bear and no Catalog exceeds. They are etcd's own
 // defaults, with room to spare.
 const (
-	MaxRecord = 256 << 10 // bytes of one record
+	MaxRecord = 256 << 10 // bytes of one record that is text
+	MaxData   = 200 << 10 // bytes that one record keeps for somebody: a head's, a trace's
+	MaxValue  = 288 << 10 // bytes of one record: MaxData as text, and some more
 	MaxOps    = 128       // conditions, and operations, of one transaction
 )
 
@@ -64,8 +66,11 @@ func (t Txn) Check() error {
 		return fmt.Errorf("%d conditions and %d operations, %d of each are allowed: %w", len(t.If), len(t.Then), MaxOps, ErrTooBig)
 	}
 	for i, op := range t.Then {
-		if len(op.Value) > MaxRecord {
-			return fmt.Errorf("%s: %d bytes, %d are allowed: %w", op.Key, len(op.Value), MaxRecord, ErrTooBig)
+		if len(op.Value) > MaxValue {
+			return fmt.Errorf("%s: %d bytes, %d are allowed: %w", op.Key, len(op.Value), MaxValue, ErrTooBig)
+		}
+		if op.Lease != 0 && op.Delete {
+			return fmt.Errorf("%s is deleted and leased: %w", op.Key, fs.ErrInvalid)
 		}
 		for _, other := range t.Then[:i] {
 			if op.covers(other.Key) || other.covers(op.Key) {
@@ -92,8 +97,9 @@ type Cond struct {
 type Op struct {
 	Key    string
 	Value  []byte
-	Delete bool // instead of writing Value; no key there is fine
-	Prefix bool // delete every key that begins with Key; only with Delete
+	Lease  int64 // the record dies with this lease; 0: it stays. See Leaser
+	Delete bool  // instead of writing Value; no key there is fine
+	Prefix bool  // delete every key that begins with Key; only with Delete
 }
 
 // An Event is one change of one key.

@@ -22,11 +22,18 @@ type Overlay struct {
 	Name      string
 	ImageID   string
 	Owner     string // project; "": none
-	Gateway   string // the only one that can open it; "": any
+	Gateway   string // engine file: the only one that can open it; else its owner; "": none
 	Engine    string // file, rbd, object-log
 	Store     string
 	Size      int64 // bytes of the disk
-	Epoch     int64 // fencing token: grows with each change of owner
+	Epoch     int64 // fencing token: grows each time somebody takes the overlay
+	HeldSince int64 // the epoch since which no other gateway has owned it: an older journal is not to be replayed
+
+	Durability  string       // of engine object-log: gateway, store; "": what is configured
+	Parent      string       // key of the object that its data lies above; "": the image's own
+	Dirty       bool         // the owner's journal has acknowledged data that nobody else has; not stored here: see OverlayHead
+	Quarantined []Quarantine // journals that were left behind, the oldest first
+
 	Snapshots []OverlaySnapshot
 	Status    OverlayStatus
 	Message   string // why Status is error
@@ -42,9 +49,18 @@ type OverlaySnapshot struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// A Quarantine is a journal whose loss was accepted when another gateway took
+// the overlay. It must never be replayed.
+type Quarantine struct {
+	Gateway string    `json:"gateway"` // which has it
+	Epoch   int64     `json:"epoch"`   // of the journal, or newer
+	At      time.Time `json:"at"`
+}
+
 // Clone returns a copy that shares nothing with o.
 func (o Overlay) Clone() Overlay {
 	o.Snapshots = slices.Clone(o.Snapshots)
+	o.Quarantined = slices.Clone(o.Quarantined)
 	return o
 }
 

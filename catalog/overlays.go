@@ -14,13 +14,21 @@ import (
 func overlayKind() kind[Overlay] {
 	return kind[Overlay]{"overlay", preOverlay, decodeOverlay, func(s *state, id string) (Overlay, int64, bool) {
 		o, ok := s.overlays[id]
-		return o.Clone(), o.Revision, ok
+		return s.shown(o), o.Revision, ok
 	}}
+}
+
+// shown returns an overlay as readers see it.
+func (s *state) shown(o Overlay) Overlay {
+	o = o.Clone()
+	_, o.Dirty = s.dirty[o.ID]
+	return o
 }
 
 // CreateOverlay adds an overlay on an image that is active (otherwise
 // ErrNoData), which from then on cannot be deleted. Without an id it gets
-// one; without a status it is being created.
+// one; without a status it is being created. With a gateway, it is taken by
+// that in epoch 1, unless it is a file, which is bound to it.
 func (c *Catalog) CreateOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o = o.Clone()
 	if o.ID == "" {
@@ -30,20 +38,45 @@ func (c *Catalog) CreateOverlay(ctx context.Context, o Overlay) (Overlay, error)
 		o.Status = OverlayCreating
 	}
 	o.CreatedAt = c.now()
-	o.UpdatedAt = o.CreatedAt
+	o.UpdatedAt, o.Dirty = o.CreatedAt, false
+	if o.Engine != FileEngine {
+		o.Epoch, o.HeldSince = 0, 0
+		if o.Gateway != "" {
+			o.Epoch = c.nextEpoch(0)
+			o.HeldSince = o.Epoch
+		}
+	}
 	err := checkID("overlay", o.ID)
 	if err == nil {
 		o.Revision, err = change(ctx, c, imageKind(), o.ImageID, func(img Image) (Txn, error) {
-			if err := img.usable(); err != nil {
-				return Txn{}, err
-			}
-			return c.newUser(ctx, preOverlay+o.ID, o.record(), mark(refKey(refImage, o.ImageID, userOverlay, o.ID), "", o.CreatedAt))
+			return c.newOverlay(ctx, o, img)
 		})
 	}
 	if err != nil {
 		return Overlay{}, fmt.Errorf("catalog: create overlay %s: %w", o.ID, err)
 	}
 	return o, nil
+}
+
+// newOverlay returns the transaction that adds an overlay, with its head.
+func (c *Catalog) newOverlay(ctx context.Context, o Overlay, img Image) (Txn, error) {
+	if err := img.usable(); err != nil {
+		return Txn{}, err
+	}
+	txn, err := c.newUser(ctx, preOverlay+o.ID, o.record(), mark(refKey(refImage, o.ImageID, userOverlay, o.ID), "", o.CreatedAt))
+	if err != nil || o.Engine == FileEngine {
+		return txn, err
+	}
+	if o.Gateway == c.cfg.GatewayID {
+		mine, err := c.mine(ctx)
+		if err != nil {
+			return txn, err
+		}
+		txn.If = append(txn.If, mine...)
+	}
+	head, err := OverlayHead{Epoch: o.Epoch}.ops(o.ID, false, c)
+	txn.If, txn.Then = append(txn.If, Cond{Key: preHead + o.ID}), append(txn.Then, head...)
+	return txn, err
 }
 
 // usable refuses an image whose bytes cannot be used now.
@@ -79,7 +112,7 @@ func (c *Catalog) Overlays(_ context.Context, q OverlayQuery) ([]Overlay, error)
 	c.store.read(func(s *state) {
 		for _, o := range s.overlays {
 			if q.matches(o) {
-				list = append(list, o.Clone())
+				list = append(list, s.shown(o))
 			}
 		}
 	})
@@ -95,41 +128,84 @@ func (q OverlayQuery) matches(o Overlay) bool {
 }
 
 // UpdateOverlay changes an overlay by f, which may be called several times.
-// Id, image and created_at do not change; updated_at becomes now.
+// Id, image, engine, store, created_at, size (see ResizeOverlay), owner and
+// epoch (see TakeOverlay) and parent (see UseParent) do not change; updated_at
+// becomes now.
 func (c *Catalog) UpdateOverlay(ctx context.Context, id string, f func(*Overlay) error) (Overlay, error) {
-	var out Overlay
-	rev, err := change(ctx, c, overlayKind(), id, func(o Overlay) (Txn, error) {
-		old := o
-		if err := f(&o); err != nil {
-			return Txn{}, err
-		}
-		o = o.Clone()
-		o.ID, o.ImageID, o.CreatedAt, o.UpdatedAt = old.ID, old.ImageID, old.CreatedAt, c.after(old.UpdatedAt)
-		out = o
-		op, err := put(preOverlay+id, o.record())
-		return Txn{Then: []Op{op}}, err
+	out, err := c.changeOverlay(ctx, id, func(o *Overlay) (Txn, error) {
+		old := *o
+		err := f(o)
+		o.Engine, o.Store, o.Size, o.Parent = old.Engine, old.Store, old.Size, old.Parent
+		o.Gateway, o.Epoch, o.HeldSince = old.Gateway, old.Epoch, old.HeldSince
+		return Txn{}, err
 	})
 	if err != nil {
 		return Overlay{}, fmt.Errorf("catalog: update overlay %s: %w", id, err)
 	}
-	out.Revision = rev
 	return out, nil
 }
 
+// changeOverlay changes an overlay by f, with more in the transaction.
+func (c *Catalog) changeOverlay(ctx context.Context, id string, f func(*Overlay) (Txn, error)) (Overlay, error) {
+	var out Overlay
+	rev, err := change(ctx, c, overlayKind(), id, func(o Overlay) (Txn, error) {
+		old := o
+		txn, err := f(&o)
+		if err != nil {
+			return txn, err
+		}
+		o = o.Clone()
+		o.ID, o.ImageID, o.CreatedAt, o.UpdatedAt = old.ID, old.ImageID, old.CreatedAt, c.after(old.UpdatedAt)
+		o.Dirty = old.Dirty
+		out = o
+		op, err := put(preOverlay+id, o.record())
+		txn.Then = append(txn.Then, op)
+		return txn, err
+	})
+	out.Revision = rev
+	return out, err
+}
+
 // DeleteOverlay removes an overlay that no attachment needs (otherwise an
-// InUseError), and with it the hold on its image. Who wants to free the
-// overlay's data first sets its status to deleting, after which nothing can
-// attach to it.
-func (c *Catalog) DeleteOverlay(ctx context.Context, id string) error {
+// InUseError), and with it its head and the hold on its image, and queues the
+// objects that only it needed as garbage: Store and Key of each, as CommitHead
+// does. Who wants to free the overlay's data first sets its status to
+// deleting, after which nothing can attach to it; with more than MaxGarbage
+// objects that is required, since those are queued in several transactions,
+// of which the last one removes the record.
+func (c *Catalog) DeleteOverlay(ctx context.Context, id string, garbage ...Garbage) error {
+	for len(garbage) > MaxGarbage {
+		if err := c.discardOf(ctx, id, garbage[:MaxGarbage]); err != nil {
+			return fmt.Errorf("catalog: delete overlay %s: %w", id, err)
+		}
+		garbage = garbage[MaxGarbage:]
+	}
 	_, err := change(ctx, c, overlayKind(), id, func(o Overlay) (Txn, error) {
 		free, err := c.unused(ctx, refOverlay, id)
-		return Txn{If: []Cond{free}, Then: []Op{
-			{Key: preOverlay + id, Delete: true},
-			{Key: refKey(refImage, o.ImageID, userOverlay, id), Delete: true},
-		}}, err
+		if err != nil {
+			return Txn{}, err
+		}
+		ops, err := c.discardAll(garbage, 2*c.leaseTime())
+		ops = append(ops,
+			Op{Key: preOverlay + id, Delete: true}, Op{Key: preHead + id, Delete: true}, Op{Key: preDirty + id, Delete: true},
+			Op{Key: refKey(refImage, o.ImageID, userOverlay, id), Delete: true},
+			Op{Key: refKey(refParent, parentID(o.ImageID, o.Store), userOverlay, id), Delete: true})
+		return Txn{If: []Cond{free}, Then: ops}, err
 	})
 	if err != nil {
 		return fmt.Errorf("catalog: delete overlay %s: %w", id, err)
 	}
 	return nil
+}
+
+// discardOf queues objects of an overlay that is being deleted.
+func (c *Catalog) discardOf(ctx context.Context, id string, garbage []Garbage) error {
+	_, err := change(ctx, c, overlayKind(), id, func(o Overlay) (Txn, error) {
+		if o.Status != OverlayDeleting {
+			return Txn{}, fmt.Errorf("it is %s, not %s: %w", o.Status, OverlayDeleting, fs.ErrInvalid)
+		}
+		ops, err := c.discardAll(garbage, 2*c.leaseTime())
+		return Txn{Then: ops}, err
+	})
+	return err
 }

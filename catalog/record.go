@@ -16,6 +16,28 @@ import (
 // must be readable for ever.
 const recordVersion = 1
 
+// newerVersion is that of records that have a field of the second version, all
+// of them added at the end. The others are written as before, so that older
+// programs go on with them.
+const newerVersion = 2
+
+// newestVersion is the last one known of a kind of record.
+func newestVersion(key string) int {
+	switch kindOf(key) {
+	case preImage, preOverlay, preUpload, preGarbage:
+		return newerVersion
+	}
+	return recordVersion
+}
+
+// version returns that of a record, by whether it has newer fields.
+func version(newer bool) int {
+	if newer {
+		return newerVersion
+	}
+	return recordVersion
+}
+
 type imageRecord struct {
 	V               int               `json:"v"`
 	Name            *string           `json:"name,omitempty"`
@@ -39,12 +61,13 @@ type imageRecord struct {
 	Parent          string            `json:"parent,omitempty"`
 	CreatedAt       time.Time         `json:"created_at"`
 	UpdatedAt       time.Time         `json:"updated_at"`
+	Attempts        int               `json:"attempts,omitempty"`
 }
 
 func (i Image) record() imageRecord {
-	return imageRecord{recordVersion, i.Name, i.Status, i.Visibility, i.Protected, i.Hidden, i.Owner,
+	return imageRecord{version(i.Attempts != 0), i.Name, i.Status, i.Visibility, i.Protected, i.Hidden, i.Owner,
 		i.DiskFormat, i.ContainerFormat, i.MinDisk, i.MinRAM, i.Size, i.VirtualSize, i.Checksum,
-		i.HashAlgo, i.HashValue, i.Tags, i.Properties, i.Locations, i.Parent, i.CreatedAt, i.UpdatedAt}
+		i.HashAlgo, i.HashValue, i.Tags, i.Properties, i.Locations, i.Parent, i.CreatedAt, i.UpdatedAt, i.Attempts}
 }
 
 func decodeImage(p Pair) (Image, error) {
@@ -57,7 +80,7 @@ func decodeImage(p Pair) (Image, error) {
 	}
 	return Image{strings.TrimPrefix(p.Key, preImage), r.Name, r.Status, r.Visibility, r.Protected, r.Hidden,
 		r.Owner, r.DiskFormat, r.ContainerFormat, r.MinDisk, r.MinRAM, r.Size, r.VirtualSize, r.Checksum,
-		r.HashAlgo, r.HashValue, tagSet(r.Tags), r.Properties, r.Locations, r.Parent,
+		r.HashAlgo, r.HashValue, tagSet(r.Tags), r.Properties, r.Locations, r.Parent, r.Attempts,
 		moment(r.CreatedAt), moment(r.UpdatedAt), p.Revision}, nil
 }
 
@@ -88,10 +111,11 @@ type uploadRecord struct {
 	Store     string    `json:"store"`
 	Key       string    `json:"key"`
 	StartedAt time.Time `json:"started_at"`
+	Lease     int64     `json:"lease,omitempty"`
 }
 
 func (u Upload) record() uploadRecord {
-	return uploadRecord{recordVersion, u.ID, u.Gateway, u.Store, u.Key, u.StartedAt}
+	return uploadRecord{version(u.Lease != 0), u.ID, u.Gateway, u.Store, u.Key, u.StartedAt, u.Lease}
 }
 
 func decodeUpload(p Pair) (Upload, error) {
@@ -99,7 +123,7 @@ func decodeUpload(p Pair) (Upload, error) {
 	if err := decode(p, &r, &r.V); err != nil {
 		return Upload{}, err
 	}
-	return Upload{r.ID, strings.TrimPrefix(p.Key, preUpload), r.Gateway, r.Store, r.Key, moment(r.StartedAt)}, nil
+	return Upload{r.ID, strings.TrimPrefix(p.Key, preUpload), r.Gateway, r.Store, r.Key, moment(r.StartedAt), r.Lease}, nil
 }
 
 type overlayRecord struct {
@@ -117,11 +141,18 @@ type overlayRecord struct {
 	Message   string            `json:"message,omitempty"`
 	CreatedAt time.Time         `json:"created_at"`
 	UpdatedAt time.Time         `json:"updated_at"`
+
+	HeldSince   int64        `json:"held_since,omitempty"`
+	Durability  string       `json:"durability,omitempty"`
+	Parent      string       `json:"parent,omitempty"`
+	Quarantined []Quarantine `json:"quarantined,omitempty"`
 }
 
 func (o Overlay) record() overlayRecord {
-	return overlayRecord{recordVersion, o.Name, o.ImageID, o.Owner, o.Gateway, o.Engine, o.Store, o.Size,
-		o.Epoch, o.Snapshots, o.Status, o.Message, o.CreatedAt, o.UpdatedAt}
+	newer := o.HeldSince != 0 || o.Durability != "" || o.Parent != "" || len(o.Quarantined) > 0
+	return overlayRecord{version(newer), o.Name, o.ImageID, o.Owner, o.Gateway, o.Engine, o.Store, o.Size,
+		o.Epoch, o.Snapshots, o.Status, o.Message, o.CreatedAt, o.UpdatedAt,
+		o.HeldSince, o.Durability, o.Parent, o.Quarantined}
 }
 
 func decodeOverlay(p Pair) (Overlay, error) {
@@ -130,8 +161,8 @@ func decodeOverlay(p Pair) (Overlay, error) {
 		return Overlay{}, err
 	}
 	return Overlay{strings.TrimPrefix(p.Key, preOverlay), r.Name, r.ImageID, r.Owner, r.Gateway, r.Engine,
-		r.Store, r.Size, r.Epoch, r.Snapshots, r.Status, r.Message, moment(r.CreatedAt), moment(r.UpdatedAt),
-		p.Revision}, nil
+		r.Store, r.Size, r.Epoch, r.HeldSince, r.Durability, r.Parent, false, r.Quarantined, r.Snapshots, r.Status,
+		r.Message, moment(r.CreatedAt), moment(r.UpdatedAt), p.Revision}, nil
 }
 
 type attachRecord struct {
@@ -195,23 +226,6 @@ func decodeTask(p Pair) (Task, error) {
 		moment(r.ExpiresAt), p.Revision}, nil
 }
 
-type garbageRecord struct {
-	V     int       `json:"v"`
-	Store string    `json:"store"`
-	Key   string    `json:"key"`
-	Since time.Time `json:"since"`
-}
-
-func (g Garbage) record() garbageRecord { return garbageRecord{recordVersion, g.Store, g.Key, g.Since} }
-
-func decodeGarbage(p Pair) (Garbage, error) {
-	var r garbageRecord
-	if err := decode(p, &r, &r.V); err != nil {
-		return Garbage{}, err
-	}
-	return Garbage{strings.TrimPrefix(p.Key, preGarbage), r.Store, r.Key, moment(r.Since)}, nil
-}
-
 // A markRecord is the record of a key that matters by being there: a
 // tombstone, a reference, a hold.
 type markRecord struct {
@@ -244,11 +258,16 @@ func decode(p Pair, record any, v *int) error {
 	if len(p.Value) > MaxRecord {
 		return &RecordError{p.Key, fmt.Errorf("%d bytes: %w", len(p.Value), ErrTooBig)}
 	}
+	return decodeAll(p, record, v)
+}
+
+// decodeAll is decode for a record of any size.
+func decodeAll(p Pair, record any, v *int) error {
 	err := json.Unmarshal(p.Value, record)
 	switch {
-	case *v > recordVersion:
+	case *v > newestVersion(p.Key):
 		// Asked first: a newer shape may well not fit ours.
-		return &RecordError{p.Key, fmt.Errorf("its version is %d, and this program knows versions up to %d: run a newer platterd", *v, recordVersion)}
+		return &RecordError{p.Key, fmt.Errorf("its version is %d, and this program knows versions up to %d: run a newer platterd", *v, newestVersion(p.Key))}
 	case err != nil:
 		return &RecordError{p.Key, err}
 	case *v < 1:

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"strings"
+	"time"
 )
 
 // A state is everything that the catalog keeps in memory, as of one revision
@@ -16,7 +17,11 @@ type state struct {
 	byToken     map[string]string // token hash → attachment
 	tasks       map[string]Task
 	uploads     map[string]Upload // by image
-	broken      map[string]error  // key → why its record cannot be read
+	gateways    map[string]Gateway
+	parents     map[string]Parent   // by image and store
+	dirty       map[string]struct{} // overlays whose head says so
+	restored    int64               // when a backup was restored last, in seconds; 0: never
+	broken      map[string]error    // key → why its record cannot be read
 }
 
 func newState() *state {
@@ -27,6 +32,9 @@ func newState() *state {
 		byToken:     map[string]string{},
 		tasks:       map[string]Task{},
 		uploads:     map[string]Upload{},
+		gateways:    map[string]Gateway{},
+		parents:     map[string]Parent{},
+		dirty:       map[string]struct{}{},
 		broken:      map[string]error{},
 	}
 }
@@ -60,15 +68,38 @@ func decodeEvent(e Event) decoded {
 		d.record, d.err = decodeTask(p)
 	case preUpload:
 		d.record, d.err = decodeUpload(p)
+	case preGateway:
+		d.record, d.err = decodeGateway(p)
+	case preParent:
+		d.record, d.err = decodeParent(p)
+	case preDirty:
+		d.record = dirtyMark(strings.TrimPrefix(e.Key, preDirty))
 	case "meta/":
-		if p.Key == keySchema {
-			d.record, d.err = decodeSchema(p)
-		}
+		d.record, d.err = decodeMeta(p)
 	}
 	if d.err != nil {
 		d.record = nil
 	}
 	return d
+}
+
+// A dirtyMark is the id of an overlay whose head says that it is dirty.
+type dirtyMark string
+
+// A restoredMark says when a backup was restored.
+type restoredMark time.Time
+
+// decodeMeta reads what a KV says of itself; nil is of no interest.
+func decodeMeta(p Pair) (any, error) {
+	switch p.Key {
+	case keySchema:
+		return decodeSchema(p)
+	case keyRestored:
+		var r markRecord
+		err := decode(p, &r, &r.V)
+		return restoredMark(r.At), err
+	}
+	return nil, nil
 }
 
 // kindOf returns the prefix that says what a key is, slash included.
@@ -105,6 +136,14 @@ func (s *state) apply(d decoded) {
 		s.tasks[r.ID] = r
 	case Upload:
 		s.uploads[r.Image] = r
+	case Gateway:
+		s.gateways[r.ID] = r
+	case Parent:
+		s.parents[parentID(r.Image, r.Store)] = r
+	case dirtyMark:
+		s.dirty[string(r)] = struct{}{}
+	case restoredMark:
+		s.restored = time.Time(r).Unix()
 	case schemaRecord:
 		s.schema, s.schemaRev = r.Catalog, d.rev
 	}
@@ -127,6 +166,12 @@ func (s *state) drop(key string) {
 		delete(s.tasks, id)
 	case preUpload:
 		delete(s.uploads, id)
+	case preGateway:
+		delete(s.gateways, id)
+	case preParent:
+		delete(s.parents, id)
+	case preDirty:
+		delete(s.dirty, id)
 	}
 }
 

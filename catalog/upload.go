@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 )
 
 func uploadKind() kind[Upload] {
@@ -17,31 +18,70 @@ func uploadKind() kind[Upload] {
 	}}
 }
 
-// BeginUpload moves an image from queued to saving and notes who fills it. An
-// image that is not queued is a StatusError.
+// UploadKey returns the key of the object that an attempt to fill an image
+// writes, counted from 1: the image's id, which is what Glance's own drivers
+// name it, and later that and the upload's id. So no attempt writes where
+// another one did, whose object may be removed at any time.
+func UploadKey(image, upload string, attempt int) string {
+	if attempt <= 1 {
+		return image
+	}
+	return image + "." + upload
+}
+
+// BeginUpload moves an image from queued to saving, counts the attempt, and
+// notes who fills it. Without a key the upload gets its UploadKey, for the
+// attempt that the image returned says. An image that is not queued is a
+// StatusError.
 func (c *Catalog) BeginUpload(ctx context.Context, u Upload) (Image, error) {
 	if u.Gateway == "" {
 		u.Gateway = c.cfg.GatewayID
 	}
 	u.StartedAt = c.now()
-	if u.ID == "" || u.Store == "" || u.Key == "" {
-		return Image{}, fmt.Errorf("catalog: upload of image %s without id, store or key: %w", u.Image, fs.ErrInvalid)
+	if u.ID == "" || u.Store == "" {
+		return Image{}, fmt.Errorf("catalog: upload of image %s without id or store: %w", u.Image, fs.ErrInvalid)
 	}
-	op, err := put(preUpload+u.Image, u.record())
-	if err != nil {
-		return Image{}, err
+	if m := c.member.Load(); m != nil && u.Gateway == c.cfg.GatewayID {
+		u.Lease = m.lease.ID()
 	}
 	img, err := c.updateImage(ctx, u.Image, func(img *Image) (Txn, error) {
 		if img.Status == StatusSaving || !img.Status.CanBecome(StatusSaving) {
 			return Txn{}, &StatusError{u.Image, img.Status, StatusSaving}
 		}
 		img.Status = StatusSaving
-		return Txn{If: []Cond{{Key: op.Key}}, Then: []Op{op}}, nil
+		img.Attempts++
+		u := u
+		if u.Key == "" {
+			u.Key = UploadKey(u.Image, u.ID, img.Attempts)
+		}
+		op, err := put(preUpload+u.Image, u.record())
+		return Txn{If: []Cond{{Key: op.Key}}, Then: []Op{op}}, err
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("catalog: begin upload of image %s: %w", u.Image, err)
 	}
 	return img, nil
+}
+
+// MoveUpload notes that an upload writes to another key, since the one it had
+// turned out to be somebody else's: that object is left alone. If the upload
+// has ended, or another one has taken its place, it is ErrGone.
+func (c *Catalog) MoveUpload(ctx context.Context, imageID, uploadID, key string) error {
+	_, err := change(ctx, c, uploadKind(), imageID, func(u Upload) (Txn, error) {
+		if u.ID != uploadID {
+			return Txn{}, fs.ErrNotExist
+		}
+		u.Key = key
+		op, err := put(preUpload+imageID, u.record())
+		return Txn{Then: []Op{op}}, err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrGone
+	}
+	if err != nil {
+		return fmt.Errorf("catalog: move upload of image %s: %w", imageID, err)
+	}
+	return nil
 }
 
 // FinishUpload moves an image from saving to active, with its data at loc. If
@@ -120,11 +160,53 @@ func (c *Catalog) drop(ctx context.Context, imageID, uploadID string, loc Locati
 // and the object is queued as garbage. If the upload has ended already, or
 // another one has taken its place, nothing happens.
 func (c *Catalog) AbandonUpload(ctx context.Context, imageID, uploadID string) error {
+	return c.abandon(ctx, imageID, uploadID, 0)
+}
+
+// AbandonDead gives up the uploads of other gateways whose lease has ended and
+// who have not come back for grace, measured here, and returns how many. A
+// gateway that has no leases ends its uploads itself.
+func (c *Catalog) AbandonDead(ctx context.Context, grace time.Duration) (int, error) {
+	uploads, err := c.Uploads(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	var errs []error
+	seen := c.absent.round(c.cfg.Clock)
+	for _, u := range uploads {
+		if u.Lease == 0 || u.Gateway == c.cfg.GatewayID {
+			continue
+		}
+		_, _, err := fresh(ctx, c, gatewayKind(), u.Gateway)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			if seen.since(u.Gateway) < grace {
+				continue
+			}
+			// It may still be writing, if it has only lost its way here.
+			err = c.abandon(ctx, u.Image, u.ID, 2*c.leaseTime())
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n++
+	}
+	seen.end()
+	return n, errors.Join(errs...)
+}
+
+// abandon is AbandonUpload of an upload whose object must not be removed for a
+// while.
+func (c *Catalog) abandon(ctx context.Context, imageID, uploadID string, wait time.Duration) error {
 	_, err := change(ctx, c, uploadKind(), imageID, func(u Upload) (Txn, error) {
 		if u.ID != uploadID {
 			return Txn{}, fs.ErrNotExist
 		}
-		txn := Txn{Then: []Op{{Key: preUpload + imageID, Delete: true}, c.discard(u.Store, u.Key)}}
+		txn := Txn{Then: []Op{{Key: preUpload + imageID, Delete: true}, c.discardLater(u.Store, u.Key, wait)}}
 		return c.requeue(ctx, imageID, txn)
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -171,7 +253,8 @@ func (c *Catalog) Uploads(context.Context) ([]Upload, error) {
 }
 
 // Objects returns the keys of all objects of a store that a record needs, and
-// who needs each: "image ID" or "upload ID". It reads the KV itself, so that
+// who needs each: "image ID", "upload ID" or "parent of image ID". Those of
+// overlays are known to their engines only. It reads the KV itself, so that
 // a sweeper may trust it: an object that the store listed before Objects was
 // called and that Objects does not have is needed by nobody.
 func (c *Catalog) Objects(ctx context.Context, store string) (map[string]string, error) {
@@ -188,6 +271,13 @@ func (c *Catalog) Objects(ctx context.Context, store string) (map[string]string,
 				if l.Store == store {
 					objects[l.Key] = "image " + img.ID
 				}
+			}
+		})
+	}
+	if err == nil {
+		err = eachRecord(ctx, c, parentKind(), func(p Parent) {
+			if p.Store == store {
+				objects[p.Key] = "parent of image " + p.Image
 			}
 		})
 	}

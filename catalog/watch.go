@@ -10,8 +10,8 @@ import (
 // A Change is one change of one record.
 type Change struct {
 	Revision int64
-	Kind     string // image, member, overlay, attachment, task
-	ID       string // of the record; IMAGE/PROJECT for a member
+	Kind     string // image, member, overlay, attachment, task, gateway, parent
+	ID       string // of the record; IMAGE/PROJECT for a member, IMAGE/STORE for a parent
 	Deleted  bool
 }
 
@@ -79,6 +79,12 @@ func changeOf(e Event) Change {
 		ch.Kind = "attachment"
 	case preTask:
 		ch.Kind = "task"
+	case preGateway:
+		ch.Kind = "gateway"
+	case preParent:
+		ch.Kind = "parent"
+	case preDirty: // of an overlay that goes on
+		ch.Kind, ch.Deleted = "overlay", false
 	}
 	ch.ID = strings.TrimPrefix(e.Key, prefix)
 	return ch

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -108,6 +109,39 @@ func (f *Faulty) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
 		return 0, fmt.Errorf("catalogtest: the answer is lost: %w", catalog.ErrUnavailable)
 	}
 	return rev, err
+}
+
+// Lease is that of the KV, while it is there; so are its renewals.
+func (f *Faulty) Lease(ctx context.Context, ttl time.Duration) (catalog.Lease, error) {
+	if _, down := f.state(); down != nil {
+		return nil, down
+	}
+	l, err := catalog.NewLease(ctx, f.kv, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyLease{f, l}, nil
+}
+
+type faultyLease struct {
+	f     *Faulty
+	lease catalog.Lease
+}
+
+func (l *faultyLease) ID() int64 { return l.lease.ID() }
+
+func (l *faultyLease) Renew(ctx context.Context) (time.Duration, error) {
+	if _, down := l.f.state(); down != nil {
+		return 0, down
+	}
+	return l.lease.Renew(ctx)
+}
+
+func (l *faultyLease) Revoke(ctx context.Context) error {
+	if _, down := l.f.state(); down != nil {
+		return down
+	}
+	return l.lease.Revoke(ctx)
 }
 
 // Watch is that of the KV, until it is taken away.

@@ -104,15 +104,15 @@ func testConditions(t *testing.T, open Open) {
 
 func testLimits(t *testing.T, open Open) {
 	kv, ctx := open(t), t.Context()
-	big := make([]byte, catalog.MaxRecord)
+	big := make([]byte, catalog.MaxValue)
 	for i := range big {
 		big[i] = 'x'
 	}
 	if _, err := kv.Commit(ctx, catalog.Txn{Then: []catalog.Op{{Key: "big", Value: big}}}); err != nil {
-		t.Errorf("a record of MaxRecord bytes: %v", err)
+		t.Errorf("a record of MaxValue bytes: %v", err)
 	}
 	if _, err := kv.Commit(ctx, catalog.Txn{Then: []catalog.Op{{Key: "big", Value: append(big, 'x')}}}); !errors.Is(err, catalog.ErrTooBig) {
-		t.Errorf("a record over MaxRecord: %v, want ErrTooBig", err)
+		t.Errorf("a record over MaxValue: %v, want ErrTooBig", err)
 	}
 	var txn catalog.Txn
 	for i := range catalog.MaxOps {

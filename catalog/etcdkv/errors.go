@@ -23,6 +23,8 @@ func explain(ctx context.Context, doing string, err error) error {
 	switch {
 	case is(err, rpctypes.ErrGRPCCompacted), is(err, rpctypes.ErrGRPCFutureRev):
 		return fmt.Errorf("etcdkv: %s: %w", doing, catalog.ErrCompacted)
+	case is(err, rpctypes.ErrGRPCLeaseNotFound):
+		return fmt.Errorf("etcdkv: %s: %w", doing, catalog.ErrLeaseGone)
 	case is(err, rpctypes.ErrGRPCRequestTooLarge), is(err, rpctypes.ErrGRPCTooManyOps):
 		return fmt.Errorf("etcdkv: %s: %w: %w", doing, catalog.ErrTooBig, err)
 	case is(err, rpctypes.ErrGRPCPermissionDenied), is(err, rpctypes.ErrGRPCAuthFailed), is(err, rpctypes.ErrGRPCUserEmpty):

@@ -167,7 +167,7 @@ func (kv *KV) op(op catalog.Op) clientv3.Op {
 	case op.Delete:
 		return clientv3.OpDelete(key)
 	}
-	return clientv3.OpPut(key, string(op.Value))
+	return clientv3.OpPut(key, string(op.Value), clientv3.WithLease(clientv3.LeaseID(op.Lease)))
 }
 
 // Compact forgets the changes up to revision rev, in all of etcd.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/btree"
 
@@ -27,6 +28,13 @@ type KV struct {
 	events    []catalog.Event // in order
 	compacted int64           // changes up to here are forgotten
 	changed   chan struct{}   // closed, and replaced, by each commit
+
+	start     time.Time     // of the clock
+	manual    bool          // the clock is now
+	now       time.Duration // if manual
+	leases    map[int64]*lease
+	lastLease int64
+	leased    map[string]*lease // by key
 }
 
 var _ catalog.KV = (*KV)(nil)
@@ -34,7 +42,10 @@ var _ catalog.KV = (*KV)(nil)
 // New returns an empty KV.
 func New() *KV {
 	less := func(a, b catalog.Pair) bool { return a.Key < b.Key }
-	return &KV{pairs: btree.NewG(16, less), rev: 1, changed: make(chan struct{})}
+	return &KV{
+		pairs: btree.NewG(16, less), rev: 1, changed: make(chan struct{}),
+		start: time.Now(), leases: map[int64]*lease{}, leased: map[string]*lease{},
+	}
 }
 
 // Get returns the record at key.
@@ -87,12 +98,23 @@ func (kv *KV) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
 			return 0, fmt.Errorf("memkv: commit: %s: %w", cond.Key, catalog.ErrConflict)
 		}
 	}
+	for _, op := range txn.Then {
+		if op.Lease != 0 && kv.leases[op.Lease] == nil {
+			return 0, fmt.Errorf("memkv: commit: %s: lease %d: %w", op.Key, op.Lease, catalog.ErrLeaseGone)
+		}
+	}
 	first := len(kv.events)
 	for _, op := range txn.Then {
 		kv.apply(op, kv.rev+1)
 	}
+	kv.publish(first)
+	return kv.rev, nil
+}
+
+// publish makes the events from the given one on the newest revision.
+func (kv *KV) publish(first int) {
 	if len(kv.events) == first {
-		return kv.rev, nil
+		return
 	}
 	kv.rev++
 	for i := first; i < len(kv.events)-1; i++ {
@@ -103,7 +125,6 @@ func (kv *KV) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
 	}
 	close(kv.changed)
 	kv.changed = make(chan struct{})
-	return kv.rev, nil
 }
 
 // Compact forgets the changes up to revision rev.
@@ -202,6 +223,7 @@ func (kv *KV) apply(op catalog.Op, rev int64) {
 		kv.delete(op.Key, rev)
 	default:
 		value := slices.Clone(op.Value)
+		kv.attach(op.Key, op.Lease)
 		kv.pairs.ReplaceOrInsert(catalog.Pair{Key: op.Key, Value: value, Revision: rev})
 		kv.events = append(kv.events, catalog.Event{Key: op.Key, Value: value, Revision: rev})
 	}
@@ -209,6 +231,7 @@ func (kv *KV) apply(op catalog.Op, rev int64) {
 
 func (kv *KV) delete(key string, rev int64) {
 	if _, was := kv.pairs.Delete(catalog.Pair{Key: key}); was {
+		kv.attach(key, 0)
 		kv.events = append(kv.events, catalog.Event{Key: key, Revision: rev, Deleted: true})
 	}
 }
