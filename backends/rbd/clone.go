@@ -1,0 +1,199 @@
+//go:build rbd
+
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/ceph/go-ceph/rbd"
+)
+
+const (
+	// overlayOrder is the size of the RADOS objects of an overlay: rbd's own
+	// default. The first write into one copies all of it from the parent.
+	overlayOrder = 22
+
+	// epochMark in the metadata of an image is the highest epoch that ever had
+	// it open.
+	epochMark = "platter_epoch"
+)
+
+// CreateClone makes an overlay. It takes no time and no space. A taken key is
+// fs.ErrExist, a parent that is none fs.ErrNotExist.
+func (s *Store) CreateClone(ctx context.Context, cfg CloneConfig) error {
+	if err := checkSize(cfg.Size); err != nil {
+		return err
+	}
+	return s.with(ctx, "make overlay", cfg.Key, func(c *conn, name string) error {
+		if cfg.Parent == "" {
+			return createImage(c, name, cfg.Size, overlayOrder)
+		}
+		if err := cloneImage(c, cfg.Parent, name); err != nil {
+			return fmt.Errorf("clone %s: %w", cfg.Parent, err)
+		}
+		err := fitClone(c, name, cfg.Size)
+		if err != nil {
+			return errors.Join(err, explain(rbd.RemoveImage(c.io, name)))
+		}
+		return nil
+	})
+}
+
+func cloneImage(c *conn, parent, name string) error {
+	from, err := imageName(parent)
+	if err != nil {
+		return err
+	}
+	o := rbd.NewRbdImageOptions()
+	defer o.Destroy()
+	err = o.SetUint64(rbd.ImageOptionOrder, overlayOrder)
+	if err == nil {
+		err = o.SetUint64(rbd.ImageOptionFeatures, features)
+	}
+	if err == nil {
+		err = rbd.CloneImage(c.io, from, snapName, c.io, name, o)
+	}
+	return explain(err)
+}
+
+// fitClone gives a new clone its size.
+func fitClone(c *conn, name string, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	im, err := c.openImage(name, "", false)
+	if err != nil {
+		return err
+	}
+	has, err := im.size()
+	switch {
+	case err != nil:
+	case size < has:
+		err = fmt.Errorf("%d bytes are less than the %d of the parent: %w", size, has, fs.ErrInvalid)
+	case size > has:
+		err = im.resize(size)
+	}
+	return errors.Join(err, im.close())
+}
+
+// Resize changes the size of an overlay that nobody has open; else it is
+// ErrLocked. What a smaller one loses is lost.
+func (s *Store) Resize(ctx context.Context, key string, size int64) error {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	return s.with(ctx, "resize", key, func(c *conn, name string) error {
+		im, err := c.openImage(name, "", false)
+		if err != nil {
+			return err
+		}
+		if err = im.lock(); err == nil {
+			err = im.resize(size)
+		} else if isLocked(err) {
+			err = ErrLocked
+		}
+		return errors.Join(err, im.close())
+	})
+}
+
+// Remove removes an overlay with its snapshots. A writer that still has it
+// open is fenced. While others have made clones of its snapshots it is
+// syscall.EBUSY. To remove nothing is not an error.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	return s.with(ctx, "remove", key, func(c *conn, name string) error {
+		err := s.removeOverlay(c, name)
+		if errors.Is(explain(err), fs.ErrNotExist) {
+			return nil
+		}
+		if isBusy(err) {
+			return busy("it or its snapshots are in use")
+		}
+		return err
+	})
+}
+
+func (s *Store) removeOverlay(c *conn, name string) error {
+	if err := s.fence(c, name); err != nil {
+		return err
+	}
+	im, err := rbd.OpenImage(c.io, name, rbd.NoSnapshot)
+	if err != nil {
+		return err
+	}
+	err = dropSnapshots(im, true)
+	if e := im.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return rbd.RemoveImage(c.io, name)
+}
+
+// Takeover fences whoever has an overlay open: its client goes on the
+// cluster's blocklist, then its lock is broken. The caller has made sure
+// before, in the catalog, that it is its own turn. Nothing that the old writer
+// sends from then on has an effect that the new one could see.
+func (s *Store) Takeover(ctx context.Context, key string) error {
+	return s.with(ctx, "take over", key, s.fence)
+}
+
+func (s *Store) fence(c *conn, name string) error {
+	im, err := rbd.OpenImage(c.io, name, rbd.NoSnapshot)
+	if err != nil {
+		return err
+	}
+	defer im.Close()
+	_, lockers, err := im.ListLockers()
+	if err != nil {
+		return err
+	}
+	for _, l := range lockers {
+		s.log.Warn("fence the last writer of an overlay", "image", name, "client", l.Client, "address", l.Addr)
+		if err := blocklist(c, l.Addr); err != nil {
+			return fmt.Errorf("blocklist %s: %w", l.Addr, err)
+		}
+		err := explain(im.LockBreak(rbd.LockModeExclusive, l.Client))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("break the lock of %s: %w", l.Client, err)
+		}
+	}
+	return nil
+}
+
+// blocklist shuts a client out, and returns when every request of ours takes
+// word of it along: an OSD hears of it with the first one, at the latest, and
+// takes nothing more of the client before it answers.
+func blocklist(c *conn, addr string) error {
+	_, err := monitor(c, "osd blocklist", map[string]any{"blocklistop": "add", "addr": addr, "expire": fenceTime.Seconds()})
+	if err != nil {
+		return err
+	}
+	return explain(c.rados.WaitForLatestOSDMap())
+}
+
+// takeTurn records an epoch in an image that we have locked, unless a later
+// one was there.
+func takeTurn(im *image, epoch int64) error {
+	text, err := im.mark(epochMark)
+	if err != nil {
+		return err
+	}
+	var last int64
+	if text != "" {
+		if last, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return fmt.Errorf("its epoch is %q: %w", text, fs.ErrInvalid)
+		}
+	}
+	switch {
+	case epoch < last:
+		return fmt.Errorf("epoch %d was there, and this is %d: %w", last, epoch, ErrFenced)
+	case epoch > last || text == "":
+		return im.setMark(epochMark, strconv.FormatInt(epoch, 10))
+	}
+	return nil
+}
