@@ -13,17 +13,43 @@
 // does not agree is fetched again. A full or broken disk makes reads slower,
 // never wrong and never an error.
 //
-// DESIGN.md tells what is where on the disk, and why.
+// Three sizes occur throughout. A grain, 4 KiB, is what is present or not and
+// has a digest. A part, 64 KiB, is what a fetch is rounded to where that is
+// likely to pay. A unit, 512 KiB, is what has a place on the disk and is
+// evicted. DESIGN.md tells what is where on the disk, and why.
+//
+// Locks, in the order in which they may be held: session.mu or unit.mu, then
+// Cache.mu; gate.mu and those of health and pace are held alone or last. A
+// hit takes none.
 package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/localfs"
+)
+
+const (
+	grainSize = 4 << 10
+	unitSize  = 512 << 10
+	partSize  = 64 << 10
+
+	unitGrains = unitSize / grainSize
+	partGrains = partSize / grainSize
+
+	// maxFetch is the most bytes of one fetch.
+	maxFetch    = 4 << 20
+	fetchGrains = maxFetch / grainSize
 )
 
 // A Config says where a Cache is and how large. Dir is required, the zero
@@ -39,7 +65,8 @@ type Config struct {
 	// object is read in order. Default: 8 MiB; negative: nothing.
 	ReadAhead int64
 
-	// Parallel is how many fetches may be under way. Default: 32.
+	// Parallel is how many fetches may be under way, each of at most 4 MiB of
+	// memory. Default: 32.
 	Parallel int
 
 	// NoHedge lets no second fetch run beside one that takes unusually long.
@@ -58,80 +85,185 @@ type Config struct {
 // A ReaderConfig says what is to be known of one object. The zero ReaderConfig
 // works.
 type ReaderConfig struct {
-	// Store names the place that the object comes from: how long fetches take
-	// is judged by others of the same Store.
+	// Store names the place that the object comes from: how long a fetch may
+	// take is judged by others from the same Store.
 	Store string
 
 	// Parallel is how many fetches of this object may be under way.
-	// Default: 8.
+	// Default: 16.
 	Parallel int
 }
 
-// A Cache keeps parts of far objects on the local disk.
+// A Cache keeps parts of far objects on the local disk. Any number of
+// goroutines may use it at once.
 type Cache struct {
-	cfg Config
+	cfg     Config
+	log     *slog.Logger
+	gate    *gate
+	health  health
+	loaded  sumRing
+	scratch scratch
+	buffers buffers
+	store   atomic.Pointer[files] // nil while the disk cannot be used
+	opened  sync.Mutex            // held to set store
+
+	clock atomic.Int64 // bytes kept so far: the time by which uses are counted
+	count counters     // of objects that are no longer in the map, and what belongs to none
+
+	mu      sync.Mutex
+	objects map[string]*object
+	paces   map[string]*pace
+	space   space
+	closed  bool
 }
 
 // Open opens the cache in cfg.Dir. A folder that cannot be used now is no
 // error: the cache reads through until it can. One that another process uses
 // is syscall.EBUSY.
 func Open(cfg Config) (*Cache, error) {
-	if cfg.Dir == "" {
-		return nil, fmt.Errorf("cache: no folder is named: %w", fs.ErrInvalid)
+	if cfg.Dir == "" || cfg.Size < 0 || cfg.Parallel < 0 {
+		return nil, fmt.Errorf("cache: no folder is named, or a limit is negative: %w", fs.ErrInvalid)
 	}
-	return &Cache{cfg: cfg}, nil
+	cfg.Size = orDefault(cfg.Size, 10<<30)
+	cfg.ReadAhead = max(orDefault(cfg.ReadAhead, 8<<20), 0)
+	cfg.Parallel = orDefault(cfg.Parallel, 32)
+	cfg.FS = orDefault(cfg.FS, localfs.OS())
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Cache{
+		cfg: cfg, log: cfg.Logger, gate: newGate(cfg.Parallel),
+		objects: make(map[string]*object), paces: make(map[string]*pace),
+		space: newSpace(cfg.Size),
+	}
+	if err := c.reopen(); errors.Is(err, syscall.EBUSY) {
+		return nil, err
+	} else if err != nil {
+		c.trouble(err)
+	}
+	return c, nil
+}
+
+// orDefault returns v, or d if v is zero.
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
 }
 
 // Reader returns the object id of size bytes. far opens it in its store; that
 // happens when something is read for the first time that the cache lacks, and
 // again after a failure. The caller closes the Reader.
 func (c *Cache) Reader(id string, size int64, far func(context.Context) (block.ReadCloser, error), cfg ReaderConfig) (*Reader, error) {
-	if id == "" || size < 0 || far == nil {
+	if id == "" || len(id) > maxID || size < 0 || far == nil {
 		return nil, fmt.Errorf("cache: object %q of %d bytes: %w", id, size, fs.ErrInvalid)
 	}
-	return &Reader{id: id, size: size, open: far}, nil
+	if have, ok := c.Size(id); ok && have != size {
+		c.log.Warn("an object has another size than the cache remembers, which forgets it", "object", id, "size", size, "remembered", have)
+		c.Drop(id)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fmt.Errorf("cache: open object %s: %w", id, fs.ErrClosed)
+	}
+	o := c.objects[id]
+	if o == nil {
+		o = newObject(c, id, size)
+		c.objects[id] = o
+	}
+	if o.size != size {
+		return nil, fmt.Errorf("cache: object %s is open with %d bytes, not %d: %w", id, o.size, size, fs.ErrInvalid)
+	}
+	if o.session == nil {
+		o.session = newSession(o, far, orDefault(cfg.Parallel, 16), c.pace(cfg.Store))
+	}
+	o.session.readers++
+	return &Reader{s: o.session}, nil
+}
+
+// pace returns how long fetches from a store take. The caller holds c.mu.
+func (c *Cache) pace(store string) *pace {
+	p := c.paces[store]
+	if p == nil {
+		p = &pace{}
+		c.paces[store] = p
+	}
+	return p
 }
 
 // Size returns the size of the object id in bytes, if the cache has anything
 // of it.
-func (c *Cache) Size(id string) (int64, bool) { return 0, false }
-
-// Drop forgets the object id, for it was deleted. Readers of it go on.
-func (c *Cache) Drop(id string) {}
-
-// Stats tells what the cache has done and how it is.
-func (c *Cache) Stats() Stats { return Stats{} }
-
-// List tells about every object of which the cache has something, in the
-// order of their ids.
-func (c *Cache) List() []Info { return nil }
-
-// Close ends the cache. Readers that are open must have been closed.
-func (c *Cache) Close() error { return nil }
-
-// Stats are counters since Open, and the state. Bytes are those of objects.
-type Stats struct {
-	Size, Used, Pinned int64 // bytes that may be kept, are, and of these are pinned
-	Objects            int   // of which something is kept
-
-	Hits, Misses       int64 // reads that the cache had whole, and others
-	HitBytes, FarBytes int64 // served from the disk, and fetched from far stores
-	AskedBytes         int64 // that readers asked for
-	AheadBytes         int64 // of FarBytes, what nobody had asked for yet
-	Waits              int64 // reads that waited for a fetch that was under way already
-	Fetches, FarErrors int64
-	Hedges, HedgesWon  int64
-	Corrupt            int64  // pieces of 4 KiB that did not agree with their digest
-	Evicted            int64  // bytes
-	Skipped            int64  // bytes fetched and not kept, for the disk was full or broken
-	Demand, Background int    // fetches that run or wait
-	Degraded           string // why nothing is kept at present, or ""
+func (c *Cache) Size(id string) (int64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.objects[id]; o != nil {
+		return o.size, true
+	}
+	return 0, false
 }
 
-// An Info tells about one object.
-type Info struct {
-	ID           string
-	Size         int64 // of the object
-	Used, Pinned int64 // bytes of it that are kept, and of these are pinned
-	Readers      int
+// Drop forgets the object id, for it was deleted. Readers of it go on, and
+// what they read is no longer kept.
+func (c *Cache) Drop(id string) {
+	c.mu.Lock()
+	o := c.objects[id]
+	if o == nil {
+		c.mu.Unlock()
+		return
+	}
+	o.dropped = true
+	var gone []*unit
+	for _, u := range o.units {
+		gone = append(gone, u)
+	}
+	for _, u := range gone {
+		c.space.remove(u)
+	}
+	c.mu.Unlock()
+	for _, u := range gone {
+		c.vacate(u)
+	}
+	c.mu.Lock()
+	c.forget(o)
+	c.mu.Unlock()
+}
+
+// forget takes an object out of the map of which nothing is kept and that
+// nobody reads. The caller holds c.mu.
+func (c *Cache) forget(o *object) {
+	if len(o.units) == 0 && o.session == nil && c.objects[o.id] == o {
+		delete(c.objects, o.id)
+		c.count.add(&o.count)
+	}
+}
+
+// Close ends the cache and keeps what it has for the next Open. Readers must
+// have been closed; those that were not are an error.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	var open []string
+	for id, o := range c.objects {
+		if o.session != nil {
+			open = append(open, id)
+		}
+	}
+	c.mu.Unlock()
+	if len(open) > 0 {
+		slices.Sort(open)
+		return fmt.Errorf("cache: objects still open: %s", strings.Join(open, ", "))
+	}
+	c.opened.Lock()
+	defer c.opened.Unlock()
+	f := c.store.Swap(nil)
+	if f == nil {
+		return nil
+	}
+	if err := errors.Join(c.save(f), f.close()); err != nil {
+		return fmt.Errorf("cache: close: %w", err)
+	}
+	return nil
 }

@@ -39,7 +39,6 @@ type Traces interface {
 	Store(ctx context.Context, key string, data []byte) error
 }
 
-
 // object opens the bytes that spec names: through the cache, if they are far.
 func (o *Opener) object(ctx context.Context, s *stack, spec Spec) (block.Reader, error) {
 	if spec.Far == nil || o.cache == nil {
