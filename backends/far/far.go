@@ -11,7 +11,6 @@ package far
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -192,20 +191,11 @@ func (s *Store) Capabilities() []backends.Capability { return backends.Capabilit
 // URI says where an object is.
 func (s *Store) URI(key string) string { return backends.URI(s.store, key) }
 
-// A copier is a backends.Copier.
-type copier interface {
-	CopyFrom(ctx context.Context, key string, from backends.Store, fromKey string) error
-}
-
 // CopyFrom makes an object from one of another store if the two can do that
 // among themselves, whether that one is far or not.
 func (s *Store) CopyFrom(ctx context.Context, key string, from backends.Store, fromKey string) error {
-	c, ok := s.store.(copier)
-	if !ok {
-		return fmt.Errorf("%s: copy %s: %w", s.cfg.Name, fromKey, errors.ErrUnsupported)
-	}
 	if f, ok := from.(*Store); ok {
 		from = f.store
 	}
-	return s.write(ctx, Event{Op: OpCopy}, func() error { return c.CopyFrom(ctx, key, from, fromKey) })
+	return s.write(ctx, Event{Op: OpCopy}, func() error { return backends.CopyInside(ctx, s.store, key, from, fromKey) })
 }
