@@ -2,7 +2,8 @@
 // catalog: bytes first, then the fact.
 //
 //	BeginUpload   queued → saving, with a record of the attempt
-//	Create        under a fresh key: two attempts never meet
+//	Create        under a fresh key: two attempts never meet (the first one has
+//	              the image's id, as in Glance's own stores)
 //	copy          body ─┬─▶ size limit, inspector   on the caller's goroutine
 //	                    ├─▶ md5                     a lane of its own
 //	                    ├─▶ sha512                  a lane of its own

@@ -44,7 +44,14 @@ type Config struct {
 	Grace        time.Duration // age at which bytes that no record names are freed; 0 is 1 hour
 	OrphanEvery  time.Duration // how often Run looks for them; 0 is 1 hour
 	GarbageEvery time.Duration // how often Run retries deletions; 0 is 30 s
+	DeadAfter    time.Duration // how long a gateway may be away before its uploads are given up; 0 is 1 min
 	RetryPause   time.Duration // between tries while the catalog is away; 0 is 500 ms
+
+	// Read opens the native bytes of an image at one of its locations, for
+	// Open; nil is the store itself. Activated is told of every image that has
+	// just become active, before Put returns; it may be nil.
+	Read      func(ctx context.Context, img catalog.Image, loc catalog.Location) (block.ReadCloser, error)
+	Activated func(ctx context.Context, img catalog.Image)
 
 	Logger  *slog.Logger     // nil is silence
 	Observe func(Attempt)    // told of every upload when it is over; may be nil
@@ -103,7 +110,7 @@ func (cfg *Config) setDefaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&cfg.Grace, time.Hour}, {&cfg.OrphanEvery, time.Hour}, {&cfg.GarbageEvery, 30 * time.Second}, {&cfg.RetryPause, 500 * time.Millisecond}} {
+	}{{&cfg.Grace, time.Hour}, {&cfg.OrphanEvery, time.Hour}, {&cfg.GarbageEvery, 30 * time.Second}, {&cfg.RetryPause, 500 * time.Millisecond}, {&cfg.DeadAfter, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -148,12 +155,7 @@ func (in *Ingest) Stores() (names []string, def string) {
 func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser, error) {
 	var errs []error
 	for _, l := range img.Locations {
-		s := in.cfg.Stores[l.Store]
-		if s == nil {
-			errs = append(errs, fmt.Errorf("store %q: %w", l.Store, ErrStore))
-			continue
-		}
-		r, err := s.Open(ctx, l.Key)
+		r, err := in.read(ctx, img, l)
 		if err == nil {
 			return r, nil
 		}
@@ -168,6 +170,18 @@ func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser
 	// Bytes that the record promises and no store has are a fault of ours:
 	// the text says what is missing, the type must not say "no such image".
 	return nil, fmt.Errorf("ingest: open image %s: no location can be read: %v", img.ID, errors.Join(errs...))
+}
+
+// read opens the native bytes of img at one location.
+func (in *Ingest) read(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
+	s := in.cfg.Stores[l.Store]
+	switch {
+	case s == nil:
+		return nil, ErrStore
+	case in.cfg.Read != nil:
+		return in.cfg.Read(ctx, img, l)
+	}
+	return s.Open(ctx, l.Key)
 }
 
 func (in *Ingest) begun(upload string) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -56,7 +57,7 @@ func (in *Ingest) Put(ctx context.Context, id string, body io.Reader, size int64
 	in.begun(u.rec.ID)
 	defer in.over(u.rec.ID)
 	defer func() { in.observe(u, err) }()
-	if u.img, err = in.cfg.Catalog.BeginUpload(ctx, u.rec); err == nil {
+	if err = u.begin(ctx); err == nil {
 		err = u.run(ctx, body)
 	}
 	if err != nil {
@@ -88,15 +89,79 @@ func (in *Ingest) prepare(ctx context.Context, id string, size int64, store stri
 	if err != nil {
 		return nil, err
 	}
-	attempt := uuid.NewString()
 	return &upload{
 		in: in, img: img, store: s, announced: size,
 		checksum: newChecksum(), strong: strong, looked: in.cfg.Now(),
-		rec: catalog.Upload{
-			ID: attempt, Image: id, Gateway: in.cfg.GatewayID, Store: store,
-			Key: id + "/" + attempt, StartedAt: in.cfg.Now(),
-		},
+		rec: catalog.Upload{ID: uuid.NewString(), Image: id, Gateway: in.cfg.GatewayID, Store: store, StartedAt: in.cfg.Now()},
 	}, nil
+}
+
+// begin takes the image for this attempt and chooses the key: the image's id
+// the first time, as Glance does. In a store that is shared with others that
+// name may be somebody else's; whoever gives this attempt up removes what the
+// record names, so such a key must not even be in the record.
+func (u *upload) begin(ctx context.Context) (err error) {
+	if u.img.Attempts == 0 {
+		if r, err := u.store.Open(ctx, catalog.UploadKey(u.img.ID, u.rec.ID, 1)); err == nil {
+			r.Close()
+			u.rec.Key = u.ownKey()
+		}
+	}
+	if u.img, err = u.in.cfg.Catalog.BeginUpload(ctx, u.rec); err == nil {
+		u.named()
+	}
+	return err
+}
+
+// named fills in the key that the catalog has given to this attempt.
+func (u *upload) named() {
+	if u.rec.Key == "" {
+		u.rec.Key = catalog.UploadKey(u.img.ID, u.rec.ID, u.img.Attempts)
+	}
+}
+
+// ownKey is a key that nobody else can have.
+func (u *upload) ownKey() string { return catalog.UploadKey(u.rec.Image, u.rec.ID, 2) }
+
+// move gives this attempt a key of its own, after the first one turned out to
+// be somebody else's, whose object stays as it is.
+func (u *upload) move(ctx context.Context) error {
+	u.in.log.WarnContext(ctx, "an object that is not ours has the name of an image; the image gets another",
+		"store", u.rec.Store, "key", u.rec.Key, "instead", u.ownKey())
+	if err := u.in.cfg.Catalog.MoveUpload(ctx, u.rec.Image, u.rec.ID, u.ownKey()); err != nil {
+		return err
+	}
+	u.rec.Key = u.ownKey()
+	return nil
+}
+
+// create begins the object, under another key if the first is taken.
+func (u *upload) create(ctx context.Context) (backends.Writer, error) {
+	w, err := u.store.Create(ctx, u.rec.Key, u.announced)
+	if errors.Is(err, fs.ErrExist) && u.rec.Key != u.ownKey() {
+		if err := u.move(ctx); err != nil {
+			return nil, err
+		}
+		w, err = u.store.Create(ctx, u.rec.Key, u.announced)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", u.rec.Store, err)
+	}
+	return w, nil
+}
+
+// commit makes the object durable. One of the same name that came meanwhile is
+// not ours: it must not be removed with this attempt.
+func (u *upload) commit(ctx context.Context, w backends.Writer) error {
+	err := w.Commit(ctx)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("store %s: commit: %w", u.rec.Store, err)
+	if errors.Is(err, fs.ErrExist) && u.rec.Key != u.ownKey() {
+		err = errors.Join(err, u.move(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 func checkFormats(img catalog.Image) error {
@@ -128,17 +193,17 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 	if err := u.watch(); err != nil {
 		return err
 	}
-	w, err := u.store.Create(ctx, u.rec.Key, u.announced)
+	w, err := u.create(ctx)
 	if err != nil {
-		return fmt.Errorf("store %s: %w", u.rec.Store, err)
+		return err
 	}
 	defer w.Abort()
 	size, verdict, err := u.receive(ctx, w, body)
 	if err != nil {
 		return err
 	}
-	if err := w.Commit(ctx); err != nil {
-		return fmt.Errorf("store %s: commit: %w", u.rec.Store, err)
+	if err := u.commit(ctx, w); err != nil {
+		return err
 	}
 	if size > 0 {
 		if err := u.verify(ctx); err != nil {
@@ -233,7 +298,11 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	for try := 1; ; try++ {
-		_, err := u.in.cfg.Catalog.FinishUpload(ctx, u.rec.ID, u.rec.Image, loc, size, virtual, checksum, u.in.cfg.HashAlgo, strong)
+		img, err := u.in.cfg.Catalog.FinishUpload(ctx, u.rec.ID, u.rec.Image, loc, size, virtual, checksum, u.in.cfg.HashAlgo, strong)
+		if err == nil {
+			u.activated(ctx, img)
+			return nil
+		}
 		if !errors.Is(err, catalog.ErrUnavailable) || try == finishTries {
 			return err
 		}
@@ -242,6 +311,12 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 			return err
 		case <-time.After(u.in.cfg.RetryPause):
 		}
+	}
+}
+
+func (u *upload) activated(ctx context.Context, img catalog.Image) {
+	if u.in.cfg.Activated != nil {
+		u.in.cfg.Activated(ctx, img)
 	}
 }
 
@@ -260,7 +335,11 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 	img, err := u.in.cfg.Catalog.Image(ctx, u.rec.Image)
 	switch {
 	case err == nil && u.landed(img):
+		u.activated(ctx, img)
 		return nil
+	case err == nil:
+		u.img = img
+		u.named()
 	case isGone(err) && !isGone(cause):
 		cause = fmt.Errorf("image %s was deleted during the upload: %w", u.rec.Image, catalog.ErrGone)
 	}
@@ -271,7 +350,7 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 // landed tells whether the image has the bytes of this attempt.
 func (u *upload) landed(img catalog.Image) bool {
 	return slices.ContainsFunc(img.Locations, func(l catalog.Location) bool {
-		return l.Store == u.rec.Store && l.Key == u.rec.Key
+		return l.Store == u.rec.Store && l.Generation == u.rec.ID
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 
 // skew is how far the clock of a store may differ from ours.
 const skew = time.Minute
+
+// ownedPrefix begins the keys of what overlays and the gateways themselves
+// keep in a store: no record of an image names them, their owners free them.
+const ownedPrefix = "platter/"
 
 // A Report counts what a sweep freed.
 type Report struct {
@@ -96,8 +101,10 @@ func (in *Ingest) Tidy(ctx context.Context) (Report, error) {
 	return rep, errors.Join(errs[:]...)
 }
 
-// Sweep is Tidy, and then lists every store and frees each object that is
-// older than the grace period and that no record names.
+// Sweep is Tidy, and then lists every store that can be listed and frees each
+// object that is older than the grace period and that no record names. A store
+// that is shared with others cannot be listed: nothing is freed there that the
+// catalog has not queued.
 func (in *Ingest) Sweep(ctx context.Context) (Report, error) {
 	rep, err := in.Tidy(ctx)
 	errs := []error{err}
@@ -110,7 +117,8 @@ func (in *Ingest) Sweep(ctx context.Context) (Report, error) {
 	return rep, errors.Join(errs...)
 }
 
-// abandon ends the attempts of this gateway that no goroutine of it has.
+// abandon ends the attempts of this gateway that no goroutine of it has, and
+// those of gateways that are gone.
 func (in *Ingest) abandon(ctx context.Context) (int, error) {
 	ups, err := in.cfg.Catalog.Uploads(ctx)
 	if err != nil {
@@ -129,7 +137,14 @@ func (in *Ingest) abandon(ctx context.Context) (int, error) {
 		}
 		n++
 	}
-	return n, errors.Join(errs...)
+	dead, err := in.cfg.Catalog.AbandonDead(ctx, in.cfg.DeadAfter)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("ingest: abandon uploads of gateways that are gone: %w", err))
+	}
+	if dead > 0 {
+		in.log.WarnContext(ctx, "uploads of gateways that are gone were undone", "uploads", dead)
+	}
+	return n + dead, errors.Join(errs...)
 }
 
 // collect frees the objects that the catalog has queued. What cannot be freed
@@ -190,7 +205,7 @@ func (in *Ingest) orphans(ctx context.Context, name string, s backends.Store) (n
 		if err != nil {
 			return 0, 0, fmt.Errorf("ingest: store %s: list: %w", name, err)
 		}
-		if e.Modified.Before(limit) {
+		if e.Modified.Before(limit) && !strings.HasPrefix(e.Key, ownedPrefix) {
 			old = append(old, e)
 		}
 	}

@@ -104,6 +104,9 @@ func (l *lease) Renew(ctx context.Context) (time.Duration, error) {
 	}
 	l.kv.mu.Lock()
 	defer l.kv.mu.Unlock()
+	if l.kv.leases[l.id] == l && l.end <= l.kv.clock() {
+		l.kv.expire(l) // its timer is late
+	}
 	if l.kv.leases[l.id] != l {
 		return 0, fmt.Errorf("memkv: renew lease %d: %w", l.id, catalog.ErrLeaseGone)
 	}
