@@ -18,18 +18,20 @@ func (s *Store) reading() patience { return patience{tries: 4} }
 // writing is the patience of writes, which ride out the restart of a server.
 func (s *Store) writing() patience { return patience{within: s.cfg.Retry} }
 
+// Delays between tries, in units of a Store's pace, which is firstDelay. They
+// double from one such unit on.
 const (
 	firstDelay = 50 * time.Millisecond
-	lastDelay  = 2 * time.Second
-	slowDelay  = 500 * time.Millisecond // at least, for a server that asked us to slow down
+	lastDelay  = 40
+	slowDelay  = 10 // at least, for a server that asked us to slow down
 )
 
 // delay returns how long to wait before the next try, half of it by chance so
 // that many clients do not come back at once.
-func delay(try int, err error) time.Duration {
-	d := min(firstDelay<<min(try, 10), lastDelay)
+func (s *Store) delay(try int, err error) time.Duration {
+	d := min(s.pace<<min(try, 10), lastDelay*s.pace)
 	if slowDown(err) {
-		d = max(d, slowDelay)
+		d = max(d, slowDelay*s.pace)
 	}
 	return d/2 + rand.N(d/2+1)
 }
@@ -49,7 +51,7 @@ func (s *Store) again(ctx context.Context, p patience, what string, f func(ctx c
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d := delay(try, err)
+		d := s.delay(try, err)
 		over := p.tries > 0 && try+1 >= p.tries || p.within > 0 && time.Since(began)+d > p.within
 		if over || !passing(err) {
 			return err

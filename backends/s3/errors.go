@@ -33,9 +33,12 @@ func statusOf(err error) int {
 	return r.StatusCode
 }
 
+// errOccupied is our own answer 412, for servers that have none.
+var errOccupied = errors.New("the name is taken")
+
 // refused says that the request found its condition not to hold.
 func refused(err error) bool {
-	return statusOf(err) == http.StatusPreconditionFailed || codeOf(err) == minio.PreconditionFailed
+	return errors.Is(err, errOccupied) || statusOf(err) == http.StatusPreconditionFailed || codeOf(err) == minio.PreconditionFailed
 }
 
 // full says that the bucket, its owner's quota or the server's disk is full.
@@ -55,10 +58,12 @@ func slowDown(err error) bool {
 func passing(err error) bool {
 	r, answered := response(err)
 	switch {
-	case full(err), errors.Is(err, errWhole), errors.Is(err, errWrongRange), untrusted(err) != "":
+	case full(err), refused(err), errors.Is(err, errWhole), errors.Is(err, errWrongRange), errors.Is(err, syscall.ESTALE), untrusted(err) != "":
 		return false
 	case !answered:
 		return true
+	case r.StatusCode < 300: // half an answer, or one with an error inside
+		return r.Code != minio.NoSuchUpload && r.Code != minio.InvalidPart
 	case r.StatusCode >= 500:
 		return r.StatusCode != http.StatusNotImplemented
 	case r.StatusCode == http.StatusRequestTimeout, r.StatusCode == http.StatusTooManyRequests:

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
@@ -104,8 +105,8 @@ func (o *object) Close() error {
 	return nil
 }
 
-// ReadAt fills p with the bytes at off. If the object was deleted or replaced
-// since it was opened, the error is fs.ErrNotExist.
+// ReadAt fills p with the bytes at off. If the object was deleted since it was
+// opened the error is fs.ErrNotExist, and if another has its name, ESTALE.
 func (o *object) ReadAt(ctx context.Context, p []byte, off int64) error {
 	err := block.CheckRange(off, int64(len(p)), o.state.size)
 	if err == nil && o.closed.Load() {
@@ -153,7 +154,7 @@ func (o *object) read(ctx context.Context, p []byte, off int64) error {
 			return fmt.Errorf("the object is gone since it was opened: %w", fs.ErrNotExist)
 		}
 	case http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable:
-		return fmt.Errorf("the object was replaced since it was opened: %w", fs.ErrNotExist)
+		return fmt.Errorf("the object was replaced since it was opened: %w", syscall.ESTALE)
 	}
 	return o.store.explain(err)
 }
@@ -174,7 +175,7 @@ func (o *object) get(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("%w: range %q instead of %q", errWrongRange, got, want)
 	}
 	if info.ETag != o.state.etag { // by a server that ignores If-Match
-		return 0, fmt.Errorf("the object was replaced since it was opened (ETag %s, was %s): %w", info.ETag, o.state.etag, fs.ErrNotExist)
+		return 0, fmt.Errorf("the object was replaced since it was opened (ETag %s, was %s): %w", info.ETag, o.state.etag, syscall.ESTALE)
 	}
 	if info.Size >= 0 && info.Size != int64(len(p)) {
 		return 0, fmt.Errorf("%w: %d bytes instead of %d", errWrongRange, info.Size, len(p))

@@ -29,7 +29,6 @@ package s3
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -166,6 +165,8 @@ type Store struct {
 	core     *minio.Core
 	watch    *watch
 	can      abilities
+	copying  copying
+	pace     time.Duration // of trying again
 	blocks   sync.Pool // *[]byte of PartSize
 }
 
@@ -207,7 +208,7 @@ func connect(cfg Config, u *url.URL) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", cfg.Endpoint, err)
 	}
-	s := &Store{cfg: cfg, endpoint: u, core: core, watch: w}
+	s := &Store{cfg: cfg, endpoint: u, core: core, watch: w, copying: limits(), pace: firstDelay}
 	s.blocks.New = func() any { b := make([]byte, cfg.PartSize); return &b }
 	return s, nil
 }
@@ -244,7 +245,10 @@ func check(ctx context.Context, key string) error {
 func (s *Store) Delete(ctx context.Context, key string) error {
 	err := check(ctx, key)
 	if err == nil {
-		err = errors.Join(s.remove(ctx, s.name(key)), s.abortAll(ctx, s.name(key)))
+		err = s.remove(ctx, s.name(key))
+	}
+	if err == nil && s.can.listUploads {
+		err = s.abortAll(ctx, s.name(key))
 	}
 	if err != nil {
 		return fmt.Errorf("s3: delete %s: %w", key, err)

@@ -87,7 +87,7 @@ func (t *tally) Read(b []byte) (int, error) {
 // on a goroutine of its own.
 func (w *writer) send() error {
 	if w.upload == "" {
-		if err := w.begin(); err != nil {
+		if err := w.begin(w.checksums()); err != nil {
 			return err
 		}
 	}
@@ -117,11 +117,19 @@ func (w *writer) send() error {
 	return nil
 }
 
-// begin starts the multipart upload.
-func (w *writer) begin() error {
-	opts := w.store.options(w.id)
+// checksums returns the algorithm of the parts' checksums, or "".
+func (w *writer) checksums() string {
 	if w.store.can.crc32c {
-		opts.UserMetadata["X-Amz-Checksum-Algorithm"] = "CRC32C"
+		return "CRC32C"
+	}
+	return ""
+}
+
+// begin starts the multipart upload.
+func (w *writer) begin(checksums string) error {
+	opts := w.store.options(w.id)
+	if checksums != "" {
+		opts.UserMetadata["X-Amz-Checksum-Algorithm"] = checksums
 	}
 	err := w.store.again(w.ctx, w.store.writing(), "begin an upload of "+w.name, func(ctx context.Context) (err error) {
 		w.upload, err = w.store.core.NewMultipartUpload(ctx, w.store.cfg.Bucket, w.name, opts)
@@ -166,19 +174,14 @@ func (s *Store) putPart(ctx context.Context, name, upload string, number int, bl
 // putWhole sends a small object in one piece.
 func (w *writer) putWhole(ctx context.Context) error {
 	s := w.store
-	if !s.can.putNone {
-		if err := s.vacant(ctx, w.name); err != nil {
-			return err
-		}
-	}
 	p := s.payload(w.part)
 	var etag string
 	clean := true
 	w.doubt = true
 	err := s.again(ctx, s.writing(), "send "+w.name, func(ctx context.Context) error {
 		opts := s.options(w.id)
-		if s.can.putNone {
-			opts.SetMatchETagExcept("*")
+		if err := w.unlessTaken(ctx, &opts, s.can.putNone); err != nil {
+			return err
 		}
 		if p.crc32c != "" {
 			opts.UserMetadata[checksumHeader] = p.crc32c
@@ -191,7 +194,7 @@ func (w *writer) putWhole(ctx context.Context) error {
 	if !clean {
 		w.part = nil // a connection may still be reading it
 	}
-	if err == nil && (p.crc32c != "" || p.md5 != "" || p.sha256 != "") {
+	if err == nil && (s.can.crc32c || s.can.md5 || p.sha256 != "" && s.can.sha256) {
 		return nil // the server has compared the bytes with a digest of ours
 	}
 	return w.settle(ctx, etag, err)
@@ -200,24 +203,36 @@ func (w *writer) putWhole(ctx context.Context) error {
 // complete assembles the parts.
 func (w *writer) complete(ctx context.Context) error {
 	s := w.store
-	if !s.can.completeNone {
-		if err := s.vacant(ctx, w.name); err != nil {
-			return err
-		}
-	}
 	parts := w.inOrder()
 	var etag string
 	w.doubt = true
 	err := s.again(ctx, s.writing(), "assemble "+w.name, func(ctx context.Context) error {
 		var opts minio.PutObjectOptions
-		if s.can.completeNone {
-			opts.SetMatchETagExcept("*")
+		if err := w.unlessTaken(ctx, &opts, s.can.completeNone); err != nil {
+			return err
 		}
 		info, err := s.core.CompleteMultipartUpload(ctx, s.cfg.Bucket, w.name, w.upload, parts, opts)
 		etag = info.ETag
 		return err
 	})
 	return w.settle(ctx, etag, err)
+}
+
+// unlessTaken makes a request fail if there is an object, be it one of an
+// earlier try: by a condition if the server honours it, else by looking now.
+func (w *writer) unlessTaken(ctx context.Context, opts *minio.PutObjectOptions, honoured bool) error {
+	if honoured {
+		opts.SetMatchETagExcept("*")
+		return nil
+	}
+	switch _, err := w.store.head(ctx, w.store.reading(), w.name); {
+	case err == nil:
+		return errOccupied
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	default:
+		return err
+	}
 }
 
 // settle finds out what became of the request that should have made the

@@ -35,21 +35,24 @@ func (s *Store) create(ctx context.Context, key string, size int64) (*writer, er
 	if size > maxObject {
 		return nil, fmt.Errorf("%d bytes are more than an object can have: %w", size, fs.ErrInvalid)
 	}
-	w := &writer{
-		store: s, key: key, name: s.name(key), size: size,
-		id: strings.ToLower(rand.Text()), plan: planFor(size, s.cfg.PartSize),
-	}
-	// Better now than after the upload. Small objects ask no second time
-	// where the PUT itself will tell.
+	// Better now than after the upload. Small objects do not ask where the
+	// PUT itself will tell.
 	if size < 0 || size > s.cfg.PartSize || !s.can.putNone {
-		if err := s.vacant(ctx, w.name); err != nil {
+		if err := s.vacant(ctx, s.name(key)); err != nil {
 			return nil, err
 		}
 	}
+	return s.writer(ctx, key, size), nil
+}
+
+func (s *Store) writer(ctx context.Context, key string, size int64) *writer {
+	w := &writer{
+		outer: ctx, store: s, key: key, name: s.name(key), size: size,
+		id: strings.ToLower(rand.Text()), plan: planFor(size, s.cfg.PartSize),
+	}
 	w.change.L = &w.mu
-	w.outer = ctx
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	return w, nil
+	return w
 }
 
 // vacant returns nil if there is no object of that name.
