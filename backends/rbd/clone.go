@@ -4,6 +4,7 @@ package rbd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,9 +51,19 @@ func cloneImage(c *conn, parent, name string) error {
 	}
 	o := rbd.NewRbdImageOptions()
 	defer o.Destroy()
-	err = o.SetUint64(rbd.ImageOptionOrder, overlayOrder)
-	if err == nil {
-		err = o.SetUint64(rbd.ImageOptionFeatures, features)
+	for _, opt := range []struct {
+		name  rbd.ImageOption
+		value uint64
+	}{
+		{rbd.ImageOptionOrder, overlayOrder},
+		// Without these a clone inherits stripes larger than its objects.
+		{rbd.ImageOptionStripeUnit, 1 << overlayOrder},
+		{rbd.ImageOptionStripeCount, 1},
+		{rbd.ImageOptionFeatures, features},
+	} {
+		if err == nil {
+			err = o.SetUint64(opt.name, opt.value)
+		}
 	}
 	if err == nil {
 		err = rbd.CloneImage(c.io, from, snapName, c.io, name, o)
@@ -93,8 +104,6 @@ func (s *Store) Resize(ctx context.Context, key string, size int64) error {
 		}
 		if err = im.lock(); err == nil {
 			err = im.resize(size)
-		} else if isLocked(err) {
-			err = ErrLocked
 		}
 		return errors.Join(err, im.close())
 	})
@@ -149,6 +158,10 @@ func (s *Store) fence(c *conn, name string) error {
 	}
 	defer im.Close()
 	_, lockers, err := im.ListLockers()
+	if err != nil || len(lockers) == 0 {
+		return err
+	}
+	id, err := im.GetId()
 	if err != nil {
 		return err
 	}
@@ -157,8 +170,10 @@ func (s *Store) fence(c *conn, name string) error {
 		if err := blocklist(c, l.Addr); err != nil {
 			return fmt.Errorf("blocklist %s: %w", l.Addr, err)
 		}
-		err := explain(im.LockBreak(rbd.LockModeExclusive, l.Client))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// Not librbd's way, which would put the client on the list again, for
+		// an hour only.
+		_, err := c.io.BreakLock("rbd_header."+id, "rbd_lock", l.Client, l.Cookie)
+		if err = explain(err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("break the lock of %s: %w", l.Client, err)
 		}
 	}
@@ -169,7 +184,8 @@ func (s *Store) fence(c *conn, name string) error {
 // word of it along: an OSD hears of it with the first one, at the latest, and
 // takes nothing more of the client before it answers.
 func blocklist(c *conn, addr string) error {
-	_, err := monitor(c, "osd blocklist", map[string]any{"blocklistop": "add", "addr": addr, "expire": fenceTime.Seconds()})
+	seconds := json.RawMessage(strconv.FormatFloat(fenceTime.Seconds(), 'f', 1, 64)) // a number without a point is refused
+	_, err := monitor(c, "osd blocklist", map[string]any{"blocklistop": "add", "addr": addr, "expire": seconds})
 	if err != nil {
 		return err
 	}

@@ -45,8 +45,8 @@ type Config struct {
 	// Cluster is the cluster's name. Default: ceph.
 	Cluster string
 
-	// Timeout is how long one request to the cluster may take. Default: 30 s.
-	// Then it fails with syscall.ETIMEDOUT; without a limit librados waits for
+	// Timeout is how long one request to the cluster may take, in whole
+	// seconds. Default: 30 s. Then it fails with syscall.ETIMEDOUT; without a limit librados waits for
 	// ever.
 	Timeout time.Duration
 
@@ -106,6 +106,10 @@ type DeviceConfig struct {
 	// Epoch is the writer's turn, as the catalog counts. One that is lower
 	// than the highest that ever had the overlay open is ErrFenced.
 	Epoch int64
+
+	// Takeover fences whoever has it open, or died with it open. It is for
+	// those to whom the catalog has given this Epoch.
+	Takeover bool
 }
 
 // A Snapshot is a state of an overlay that is kept.

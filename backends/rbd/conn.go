@@ -72,17 +72,20 @@ func (c *conn) configure(cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the cluster's configuration: %w", explain(err))
 	}
-	seconds := strconv.FormatFloat(cfg.Timeout.Seconds(), 'f', 3, 64)
+	seconds := strconv.Itoa(int((cfg.Timeout + time.Second - 1) / time.Second))
 	options := []struct{ name, value string }{
 		{"keyring", cfg.Keyring},
 		{"client_mount_timeout", seconds},
 		{"rados_osd_op_timeout", seconds},
 		{"rados_mon_op_timeout", seconds},
+		// Errors are told where they are returned; the cluster's
+		// configuration may still name a log file.
+		{"log_to_stderr", "false"},
+		{"err_to_stderr", "false"},
 		// A write that has been answered is in the cluster: nothing is held
 		// back here that a fenced writer could believe written.
 		{"rbd_cache", "false"},
 		{"rbd_blocklist_on_break_lock", "true"},
-		{"rbd_blocklist_expire_seconds", strconv.Itoa(int(fenceTime.Seconds()))},
 	}
 	for _, o := range options {
 		if o.value == "" {

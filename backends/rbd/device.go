@@ -49,6 +49,11 @@ func (s *Store) OpenDevice(ctx context.Context, key string, cfg DeviceConfig) (*
 	if err != nil {
 		return nil, fmt.Errorf("rbd: open overlay: %w", err)
 	}
+	if cfg.Takeover {
+		if err := s.Takeover(ctx, key); err != nil {
+			return nil, err
+		}
+	}
 	if d.c, err = dial(ctx, s.cfg); err == nil {
 		if err = d.open(name, cfg.Epoch); err != nil {
 			d.c.close()
@@ -64,10 +69,7 @@ func (d *Device) open(name string, epoch int64) (err error) {
 	if d.im, err = d.c.openImage(name, "", false); err != nil {
 		return err
 	}
-	if err = d.im.lock(); isLocked(err) {
-		err = ErrLocked
-	}
-	if err == nil {
+	if err = d.im.lock(); err == nil {
 		err = takeTurn(d.im, epoch)
 	}
 	if err == nil {
@@ -84,11 +86,6 @@ func (d *Device) open(name string, epoch int64) (err error) {
 		_ = d.im.close() // the first error is the one to tell
 	}
 	return err
-}
-
-// isLocked tells whether librbd says that somebody else has the lock.
-func isLocked(err error) bool {
-	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EAGAIN)
 }
 
 // Size returns the size of the disk.

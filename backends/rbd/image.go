@@ -149,7 +149,7 @@ func (im *image) size() (size int64, err error) {
 
 func (im *image) resize(size int64) error {
 	return im.use(func(h C.rbd_image_t) error {
-		return result(C.rbd_resize2(h, C.uint64_t(size), true, nil, nil))
+		return result(C.image_resize(h, C.uint64_t(size)))
 	})
 }
 
@@ -242,10 +242,23 @@ func (im *image) snapUnprotect(name string) error {
 }
 
 // lock takes the exclusive lock and keeps it: librbd then hands it to nobody.
+// Somebody else who has it, or died with it, is ErrLocked: librbd would take
+// it from the dead by itself, but shut them out for an hour only.
 func (im *image) lock() error {
-	return im.use(func(h C.rbd_image_t) error {
+	err := im.use(func(h C.rbd_image_t) error {
+		n := C.image_lockers(h)
+		if n > 0 {
+			return ErrLocked
+		}
+		if err := result(n); err != nil {
+			return err
+		}
 		return result(C.rbd_lock_acquire(h, C.RBD_LOCK_MODE_EXCLUSIVE))
 	})
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EAGAIN) {
+		err = ErrLocked
+	}
+	return err
 }
 
 // hasLock tells whether the lock is ours, as far as librbd has heard.

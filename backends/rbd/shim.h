@@ -149,3 +149,23 @@ static inline int image_flatten(rbd_image_t image, uint64_t *told)
 {
 	return rbd_flatten_with_progress(image, progress_told, told);
 }
+
+static inline int progress_ignored(uint64_t done, uint64_t total, void *arg)
+{
+	return 0;
+}
+
+static inline int image_resize(rbd_image_t image, uint64_t size)
+{
+	return rbd_resize2(image, size, true, progress_ignored, NULL);
+}
+
+// image_lockers returns how many clients have locked the image, or what stands
+// in the way of telling.
+static inline int image_lockers(rbd_image_t image)
+{
+	char tag[1024], clients[4096], cookies[4096], addrs[4096];
+	size_t tag_n = sizeof tag, clients_n = sizeof clients, cookies_n = sizeof cookies, addrs_n = sizeof addrs;
+	int exclusive;
+	return rbd_list_lockers(image, &exclusive, tag, &tag_n, clients, &clients_n, cookies, &cookies_n, addrs, &addrs_n);
+}
