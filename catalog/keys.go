@@ -30,7 +30,6 @@ const (
 	preTrace    = "trace/"
 	refImage    = "image"
 	refOverlay  = "overlay"
-	refParent   = "parent"
 	userOverlay = "overlay"
 	userAttach  = "attachment"
 )
@@ -54,7 +53,7 @@ func prefixes() []string {
 func parentPrefix(image string) string     { return preParent + image + "/" }
 func parentKey(image, store string) string { return preParent + image + "/" + store }
 
-// parentID names a parent in references.
+// parentID names a parent in the index and in changes.
 func parentID(image, store string) string { return image + "/" + store }
 
 // garbageKey sorts by time, so that the oldest is collected first.

@@ -128,16 +128,24 @@ func (q OverlayQuery) matches(o Overlay) bool {
 }
 
 // UpdateOverlay changes an overlay by f, which may be called several times.
-// Id, image, engine, store, created_at, size (see ResizeOverlay), owner and
-// epoch (see TakeOverlay) and parent (see UseParent) do not change; updated_at
-// becomes now.
+// Id, image, engine, store, created_at, owner and epoch (see TakeOverlay) do
+// not change; updated_at becomes now. The size can only grow (otherwise
+// fs.ErrInvalid), while no attachment needs the overlay (an InUseError).
 func (c *Catalog) UpdateOverlay(ctx context.Context, id string, f func(*Overlay) error) (Overlay, error) {
 	out, err := c.changeOverlay(ctx, id, func(o *Overlay) (Txn, error) {
 		old := *o
-		err := f(o)
-		o.Engine, o.Store, o.Size, o.Parent = old.Engine, old.Store, old.Size, old.Parent
-		o.Gateway, o.Epoch, o.HeldSince = old.Gateway, old.Epoch, old.HeldSince
-		return Txn{}, err
+		if err := f(o); err != nil {
+			return Txn{}, err
+		}
+		o.Engine, o.Store, o.Gateway, o.Epoch, o.HeldSince = old.Engine, old.Store, old.Gateway, old.Epoch, old.HeldSince
+		switch {
+		case o.Size == old.Size:
+			return Txn{}, nil
+		case o.Size < old.Size:
+			return Txn{}, fmt.Errorf("from %d to %d bytes: a disk can only grow: %w", old.Size, o.Size, fs.ErrInvalid)
+		}
+		free, err := c.unused(ctx, refOverlay, id)
+		return Txn{If: []Cond{free}}, err
 	})
 	if err != nil {
 		return Overlay{}, fmt.Errorf("catalog: update overlay %s: %w", id, err)
@@ -188,8 +196,7 @@ func (c *Catalog) DeleteOverlay(ctx context.Context, id string, garbage ...Garba
 		ops, err := c.discardAll(garbage, 2*c.leaseTime())
 		ops = append(ops,
 			Op{Key: preOverlay + id, Delete: true}, Op{Key: preHead + id, Delete: true}, Op{Key: preDirty + id, Delete: true},
-			Op{Key: refKey(refImage, o.ImageID, userOverlay, id), Delete: true},
-			Op{Key: refKey(refParent, parentID(o.ImageID, o.Store), userOverlay, id), Delete: true})
+			Op{Key: refKey(refImage, o.ImageID, userOverlay, id), Delete: true})
 		return Txn{If: []Cond{free}, Then: ops}, err
 	})
 	if err != nil {

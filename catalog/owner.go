@@ -187,20 +187,3 @@ func (c *Catalog) ReleaseOverlay(ctx context.Context, id string, epoch int64) (O
 	}
 	return out, nil
 }
-
-// ResizeOverlay changes the size of an overlay that no attachment needs
-// (otherwise an InUseError), to more bytes: less is fs.ErrInvalid.
-func (c *Catalog) ResizeOverlay(ctx context.Context, id string, size int64) (Overlay, error) {
-	o, err := c.changeOverlay(ctx, id, func(o *Overlay) (Txn, error) {
-		if size < o.Size {
-			return Txn{}, fmt.Errorf("from %d to %d bytes: a disk can only grow: %w", o.Size, size, fs.ErrInvalid)
-		}
-		o.Size = size
-		free, err := c.unused(ctx, refOverlay, id)
-		return Txn{If: []Cond{free}}, err
-	})
-	if err != nil {
-		return Overlay{}, fmt.Errorf("catalog: resize overlay %s: %w", id, err)
-	}
-	return o, nil
-}

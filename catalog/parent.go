@@ -19,9 +19,9 @@ const (
 	ParentReady    ParentStatus = "ready"
 )
 
-// A Parent is the disk of an image as an object of its own, on which overlays
-// in the same store are clones. There is one for each image and store; it goes
-// with the image.
+// A Parent is the disk of an image as an object of its own, of which overlays
+// in the same store are clones. There is one for each image and store. It goes
+// with the image, which stays as long as there are overlays.
 type Parent struct {
 	Image     string
 	Store     string
@@ -207,32 +207,8 @@ func (c *Catalog) ofClaim(ctx context.Context, claim Parent, f func(Parent) (Par
 	return out, err
 }
 
-// UseParent makes an overlay a clone of the parent of its image in its store,
-// which must be ready (otherwise ErrNoData).
-func (c *Catalog) UseParent(ctx context.Context, overlay string) (Overlay, error) {
-	o, err := c.changeOverlay(ctx, overlay, func(o *Overlay) (Txn, error) {
-		id := parentID(o.ImageID, o.Store)
-		p, seen, err := fresh(ctx, c, parentKind(), id)
-		if err == nil && p.Status != ParentReady {
-			err = fmt.Errorf("the parent of image %s in store %s is %s: %w", o.ImageID, o.Store, p.Status, ErrNoData)
-		}
-		if err != nil {
-			return Txn{}, err
-		}
-		o.Parent = p.Key
-		return Txn{
-			If:   []Cond{{Key: preParent + id, Revision: seen}},
-			Then: []Op{mark(refKey(refParent, id, userOverlay, o.ID), "", c.now())},
-		}, nil
-	})
-	if err != nil {
-		return Overlay{}, fmt.Errorf("catalog: make overlay %s a clone: %w", overlay, err)
-	}
-	return o, nil
-}
-
-// dropParents adds to txn that the parents of an image go with it. It is used
-// by nothing: overlays refer to the image as well.
+// dropParents adds to txn that the parents of an image go with it. Nothing
+// uses them then: overlays refer to the image.
 func (c *Catalog) dropParents(ctx context.Context, image string, txn Txn) (Txn, error) {
 	for pair, err := range c.kv.List(ctx, parentPrefix(image), "") {
 		if err != nil {
