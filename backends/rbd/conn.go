@@ -57,6 +57,12 @@ func (c *conn) connect(cfg Config) error {
 		return fmt.Errorf("open the pool: %w", explain(err))
 	}
 	c.io.SetNamespace(cfg.Namespace)
+	// In a full pool a request shall fail, not wait for space, and what frees
+	// space shall work.
+	if err := c.io.SetPoolFullTry(); err != nil {
+		c.io.Destroy()
+		return fmt.Errorf("open the pool: %w", explain(err))
+	}
 	if c.queue, err = newQueue(cfg.Parallel); err != nil {
 		c.io.Destroy()
 	}

@@ -91,11 +91,7 @@ func (im *image) do(ctx context.Context, kind C.int, off, n int64, p []byte) (in
 	if im.h == nil {
 		return 0, fs.ErrClosed
 	}
-	got, err := im.q.do(ctx, im.h, kind, off, n, p)
-	if err == syscall.ESHUTDOWN {
-		err = fmt.Errorf("%w (the cluster has blocklisted this client)", ErrFenced)
-	}
-	return got, err
+	return im.q.do(ctx, im.h, kind, off, n, p)
 }
 
 func (im *image) readAt(ctx context.Context, p []byte, off int64) error {

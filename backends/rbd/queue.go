@@ -89,13 +89,13 @@ func (q *queue) do(ctx context.Context, h C.rbd_image_t, kind C.int, off, n int6
 		first = (*C.char)(unsafe.Pointer(&p[0]))
 	}
 	if r := C.op_start(q.c, C.uint32_t(slot), h, kind, C.uint64_t(off), C.uint64_t(n), first); r < 0 {
-		return 0, syscall.Errno(-r)
+		return 0, meaning(syscall.Errno(-r))
 	}
-	if r := <-q.ended[slot]; r < 0 {
-		return 0, syscall.Errno(-r)
-	} else {
-		return r, nil
+	r := <-q.ended[slot]
+	if r < 0 {
+		return 0, meaning(syscall.Errno(-r))
 	}
+	return r, nil
 }
 
 // explain returns the system's error for what librados and librbd say, so
@@ -105,20 +105,25 @@ func explain(err error) error {
 	if !errors.As(err, &coded) || coded.ErrorCode() == 0 {
 		return err
 	}
-	code := syscall.Errno(max(coded.ErrorCode(), -coded.ErrorCode()))
-	if code == syscall.ESHUTDOWN {
-		return fmt.Errorf("%w (the cluster has blocklisted this client)", ErrFenced)
-	}
-	return code
+	return meaning(syscall.Errno(max(coded.ErrorCode(), -coded.ErrorCode())))
 }
 
-// result returns the error of a call of librbd that is 0 or negative.
+// result returns the error of a call of librbd that is not negative if it
+// worked.
 func result(r C.int) error {
-	switch {
-	case r >= 0:
+	if r >= 0 {
 		return nil
-	case syscall.Errno(-r) == syscall.ESHUTDOWN:
-		return fmt.Errorf("%w (the cluster has blocklisted this client)", ErrFenced)
 	}
-	return syscall.Errno(-r)
+	return meaning(syscall.Errno(-r))
+}
+
+// meaning returns what an error of the cluster is to us.
+func meaning(code syscall.Errno) error {
+	switch code {
+	case syscall.ESHUTDOWN:
+		return fmt.Errorf("%w (the cluster has blocklisted this client)", ErrFenced)
+	case syscall.EDQUOT:
+		return fmt.Errorf("the pool's quota: %w", syscall.ENOSPC)
+	}
+	return code
 }

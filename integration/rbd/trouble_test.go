@@ -270,33 +270,44 @@ func TestOSDKilled(t *testing.T) {
 	}
 }
 
-// TestFull: in a full cluster writes are ENOSPC and lose nothing.
+// TestFull: in a full cluster what takes space is ENOSPC, what takes none
+// works, and nothing is lost.
 func TestFull(t *testing.T) {
 	ctx := t.Context()
 	c := ceph(t)
 	cfg := config(t, c)
 	cfg.Timeout = 5 * time.Second
 	s := open(t, cfg)
-	data := sparse(10 << 20)
+	data := sparse(512 << 20)
 	clone(t, s, "o", data, 0)
 	d := device(t, s, "o", 1)
 	defer closing(t, d)
-	p := storetest.Bytes(9, 4096)
+	at, p := int64(0), storetest.Bytes(9, 4096)
 	full(t, c, "0.00001", func() bool {
-		err := d.WriteAt(ctx, data[4096:8192], 4096)
+		err := d.WriteAt(ctx, p, at)
 		if err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("write = %v, want ENOSPC", err)
 		}
+		if err == nil {
+			copy(data[at:], p)
+			at += 4 << 20
+		}
 		return err != nil
 	})
-	if err := storetest.Put(ctx, s, "k", -1, data); !errors.Is(err, syscall.ENOSPC) {
+	if err := storetest.Put(ctx, s, "k", -1, storetest.Bytes(1, 10<<20)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a new object = %v, want ENOSPC", err)
+	}
+	if err := d.WriteAt(ctx, p[:512], 0); err != nil {
+		t.Errorf("what is there already, again: %v", err)
+	}
+	if err := d.Flush(ctx); err != nil {
+		t.Error(err)
 	}
 	if err := blocktest.Equal(ctx, d, data); err != nil {
 		t.Error(err)
 	}
-	full(t, c, "0.95", func() bool { return d.WriteAt(ctx, p, 4096) == nil })
-	copy(data[4096:], p)
+	full(t, c, "0.95", func() bool { return d.WriteAt(ctx, p, at) == nil })
+	copy(data[at:], p)
 	if err := blocktest.Equal(ctx, d, data); err != nil {
 		t.Error(err)
 	}
@@ -312,7 +323,9 @@ func TestFull(t *testing.T) {
 // shows.
 func full(t *testing.T, c *servers.Ceph, ratio string, shows func() bool) {
 	t.Helper()
-	c.Command(t, "ceph", "osd", "set-full-ratio", ratio)
+	for _, what := range []string{"set-nearfull-ratio", "set-backfillfull-ratio", "set-full-ratio"} {
+		c.Command(t, "ceph", "osd", what, ratio)
+	}
 	for began := time.Now(); !shows(); time.Sleep(50 * time.Millisecond) {
 		if time.Since(began) > 30*time.Second {
 			t.Fatalf("a full ratio of %s shows no effect", ratio)
