@@ -21,7 +21,7 @@ run: deps-build build ## install what is missing, build, and run the gateway on 
 test: deps lint unit integration ## install what is missing and run every test, with the real servers and clients
 
 build: deps-build ## bin/platterd and bin/platter
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/platterd ./cmd/platter
+	CGO_ENABLED=1 go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/platterd ./cmd/platter
 
 deps-build: ## install what building and running needs
 	@.ci/deps build
@@ -44,8 +44,9 @@ soak: build ## the tests at their full counts: hours
 
 lint: ## gofmt, vet, staticcheck, tidy go.mod
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
-	go vet -tags integration ./...
-	go tool staticcheck -tags integration ./...
+	go vet ./...
+	go vet -tags integration,$(TAGS) ./...
+	go tool staticcheck -tags integration,$(TAGS) ./...
 	go mod tidy -diff
 
 fuzz: ## each fuzz test for FUZZTIME (20s)

@@ -135,10 +135,16 @@ func (s *Server) healthcheck(w http.ResponseWriter, r *http.Request) error {
 	return writeText(w, status, reason)
 }
 
-// readyz tells whether requests can be answered.
+// readyz tells whether requests can be answered, and what is wrong besides.
 func (s *Server) readyz(w http.ResponseWriter) error {
+	status, text := http.StatusOK, "ready\n"
 	if err := s.cfg.Ready(); err != nil {
-		return writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+		status, text = http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n"
 	}
-	return writeText(w, http.StatusOK, "ready\n")
+	if s.cfg.Ailing != nil {
+		for _, what := range s.cfg.Ailing() {
+			text += "ailing: " + what + "\n"
+		}
+	}
+	return writeText(w, status, text)
 }

@@ -50,7 +50,8 @@ type Config struct {
 	Stores           []Store  // named, the default one marked; shown when there are several
 	DisableFile      string   // /healthcheck answers 503 while it exists
 
-	Ready func() error // what /readyz asks; nil: the catalog
+	Ready  func() error    // what /readyz asks; nil: the catalog
+	Ailing func() []string // what else is wrong, for whoever looks at /readyz; nil: nothing
 
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence

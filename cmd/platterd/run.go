@@ -14,8 +14,10 @@ import (
 	"github.com/seed-478a8fee/platter/api"
 	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/platter"
+	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/disk"
 	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/backends/objectlog/journal"
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/cmd/platterd/config"
 	"github.com/seed-478a8fee/platter/cmd/platterd/exports"
@@ -33,6 +35,7 @@ type gateway struct {
 	doors   *listeners
 	records *records
 	catalog *catalog.Catalog
+	places  *places
 	ingest  *ingest.Ingest
 	exports *exports.Exports
 	nbd     *nbd.Server
@@ -97,26 +100,34 @@ func (g *gateway) open(ctx, life context.Context) (err error) {
 
 // openBytes joins the catalog and the stores.
 func (g *gateway) openBytes(ctx context.Context) error {
-	stores, err := openStores(g.cfg, g.log)
-	if err != nil {
+	if err := g.openPlaces(ctx); err != nil {
 		return err
 	}
+	stores := g.places.all()
+	var err error
 	g.ingest, err = ingest.New(ingest.Config{
 		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, GatewayID: g.dir.gateway,
 		SizeCap: int64(g.cfg.Limits.ImageSize), RequireFormatMatch: g.cfg.Images.RequireFormatMatch, Strict: g.cfg.Images.Strict,
 		HashAlgo: g.cfg.Images.HashAlgorithm, Grace: time.Duration(g.cfg.Limits.OrphanGrace), OrphanEvery: time.Duration(g.cfg.Limits.OrphanGrace),
-		Logger: g.log, Observe: g.metrics.attempt,
+		Read: func(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
+			return g.exports.OpenNative(ctx, img, l)
+		},
+		Activated: func(ctx context.Context, img catalog.Image) { g.exports.Pin(ctx, img) },
+		Logger:    g.log, Observe: g.metrics.attempt,
 	})
 	if err != nil {
 		return err
 	}
 	reserve := localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))
 	g.exports, err = exports.New(exports.Config{
-		Catalog: g.catalog, Stores: stores, Opener: disk.New(disk.Config{Logger: g.log}), Ingest: g.ingest,
+		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Ingest: g.ingest,
+		Opener: disk.New(disk.Config{Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log}),
+		Far:    g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
 		Record:         g.record,
 		MaxOverlaySize: int64(g.cfg.Limits.OverlaySize), OverlayQuota: int64(g.cfg.Limits.OverlayBytes),
+		JournalLimit: int64(g.cfg.Limits.JournalBytes), JournalFull: journalFull(g.cfg.Limits.JournalFull),
 		EphemeralQuota: int64(g.cfg.Limits.EphemeralBytes), UnusedAfter: time.Duration(g.cfg.Limits.AttachUnused),
 		TaskLife: time.Duration(g.cfg.Limits.TaskLife), Project: g.cfg.FUSE.Project, Logger: g.log,
 	})
@@ -124,6 +135,25 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx))
+}
+
+// joins returns how this gateway takes its place among others: an etcd of its
+// own it shares with nobody.
+func (g *gateway) joins() func(ctx context.Context) (*catalog.Membership, error) {
+	if g.records.server != nil {
+		return nil
+	}
+	return func(ctx context.Context) (*catalog.Membership, error) {
+		return g.catalog.Join(ctx, time.Duration(g.cfg.Catalog.Lease), g.cfg.API.PublicEndpoint)
+	}
+}
+
+// journalFull says what a write does when a journal is full.
+func journalFull(word string) journal.Full {
+	if word == "fail" {
+		return journal.Fail
+	}
+	return journal.Wait
 }
 
 // record is image.json: the record as the API shows it, for people to read.
@@ -172,6 +202,11 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 	g.debug = &http.Server{Handler: debugHandler(g.metrics.reg, g.nbd.Conns), ReadHeaderTimeout: 10 * time.Second}
 	g.serveAll(life)
 	g.run(func() error { return g.ingest.Run(life) })
+	for _, p := range g.places.stores {
+		if p.late != nil {
+			g.run(func() error { return p.late.run(life) })
+		}
+	}
 	g.run(func() error { return g.exports.Run(life) })
 	if g.records.died != nil {
 		g.run(func() error { return g.diedRecords(life) })
@@ -227,7 +262,8 @@ func (g *gateway) run(work func() error) {
 
 // newAPI makes the HTTP door: Glance's API, our own beside it, and health.
 func (g *gateway) newAPI() (_ *http.Server, err error) {
-	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports, Policy: api.DefaultPolicy{}, Logger: g.log})
+	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports,
+		Reshaper: g.exports, Places: g.places, Policy: api.DefaultPolicy{}, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}
@@ -236,13 +272,19 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
-		Stores: g.namedStores(), Platter: g.own, Logger: g.log,
+		Stores: g.namedStores(), Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.places.ailing,
 		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	return newHTTPServer(g.glance, g.log), nil
+}
+
+// ready tells whether requests can be answered: without the catalog or the
+// default store they cannot.
+func (g *gateway) ready() error {
+	return errors.Join(g.catalog.Ready(), g.places.ready())
 }
 
 // namedStores lists the stores for clients.

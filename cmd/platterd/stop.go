@@ -47,6 +47,9 @@ func (g *gateway) close(end context.CancelFunc) error {
 	if g.exports != nil {
 		note(g.exports.Close())
 	}
+	if g.places != nil {
+		note(g.places.close())
+	}
 	if g.catalog != nil {
 		note(g.catalog.Close())
 	}

@@ -1,34 +1,103 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
+	"github.com/seed-478a8fee/platter/backends/far"
 	"github.com/seed-478a8fee/platter/backends/file"
 	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/backends/rbd"
+	"github.com/seed-478a8fee/platter/backends/s3"
+	"github.com/seed-478a8fee/platter/backends/swift"
 	"github.com/seed-478a8fee/platter/cmd/platterd/config"
 )
 
-// openStores opens every store of the configuration. This is the only list of
-// the kinds of store there are.
-func openStores(cfg *config.Config, log *slog.Logger) (map[string]backends.Store, error) {
-	stores := map[string]backends.Store{}
+// openStores opens every store of the configuration. A near one that cannot be
+// opened is a mistake and ends the start; a far one may be away for a while,
+// and the others are served meanwhile.
+func openStores(ctx context.Context, cfg *config.Config, m *metrics, log *slog.Logger) ([]*place, error) {
+	var list []*place
 	for name, s := range cfg.Stores {
-		var err error
-		switch s.Type {
-		case "file":
-			stores[name], err = openFile(cfg.StoreDir(s), cfg)
-		default:
-			err = fmt.Errorf("stores of type %q are not built yet", s.Type)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("store %s: %w", name, err)
-		}
-		log.Debug("store opened", "store", name, "type", s.Type)
+		list = append(list, &place{name: name, cfg: s})
 	}
-	return stores, nil
+	sortPlaces(list)
+	counts := m.watchStores(list)
+	for _, p := range list {
+		if !p.cfg.Far() {
+			s, err := openFile(cfg.StoreDir(p.cfg), cfg)
+			if err != nil {
+				return nil, fmt.Errorf("store %s: %w", p.name, err)
+			}
+			p.store = s
+			continue
+		}
+		p.late = newLate(p.name, func(ctx context.Context) (backends.Store, error) { return openFar(ctx, cfg, p, log) }, log)
+		p.far = far.New(p.late, far.Config{
+			Name: "store " + p.name, Parallel: p.cfg.Parallel, Bandwidth: int64(p.cfg.Bandwidth),
+			Deadline: time.Duration(p.cfg.Timeout), Logger: log,
+			Observe: func(e far.Event) { counts.observe(p.name, e) },
+		})
+		p.store = p.far
+	}
+	return list, openFirst(ctx, list)
+}
+
+// openFirst tries every far store once, all at a time, so that a start tells
+// at once what is wrong.
+func openFirst(ctx context.Context, list []*place) error {
+	tried := make(chan struct{}, len(list))
+	n := 0
+	for _, p := range list {
+		if p.late == nil {
+			continue
+		}
+		n++
+		go func() { // waited for below
+			defer func() { tried <- struct{}{} }()
+			p.late.get(ctx) // what is wrong is logged, and shown by trouble
+		}()
+	}
+	for range n {
+		<-tried
+	}
+	return ctx.Err()
+}
+
+// openFar opens a far store. Together with openFile this is the only list of
+// the kinds of store there are.
+func openFar(ctx context.Context, cfg *config.Config, p *place, log *slog.Logger) (backends.Store, error) {
+	s := p.cfg
+	log = log.With("store", p.name)
+	spool := filepath.Join(cfg.DataDir, "spool")
+	if err := os.MkdirAll(spool, 0o700); err != nil {
+		return nil, err
+	}
+	switch s.Type {
+	case "s3":
+		return s3.Open(ctx, s3.Config{
+			Endpoint: s.Endpoint, Bucket: s.Bucket, Prefix: s.Prefix, AccessKey: s.AccessKey, SecretKey: s.SecretKey,
+			Region: s.Region, CAFile: s.CAFile, Logger: log,
+		})
+	case "swift":
+		return swift.Open(ctx, swift.Config{
+			AuthURL: s.AuthURL, AuthVersion: s.AuthVersion, User: s.User, Key: s.Key, Project: s.Project,
+			UserDomain: s.UserDomain, ProjectDomain: s.ProjectDomain, Region: s.Region, Container: s.Container, Prefix: s.Prefix,
+			CreateContainer: s.CreateContainer, SegmentSize: int64(s.SegmentSize), CAFile: s.CAFile,
+			SpoolDir: spool, Guard: localfs.NewGuard(spool, int64(cfg.Limits.Reserve)), Logger: log,
+		})
+	case "rbd":
+		return rbd.Open(ctx, rbd.Config{
+			Pool: s.Pool, Conf: s.Conf, User: s.User, Keyring: s.Keyring, Trash: s.Trash, Parallel: s.Parallel,
+			Timeout: time.Duration(s.Timeout), Logger: log,
+		})
+	}
+	return nil, fmt.Errorf("stores of type %q are not known", s.Type)
 }
 
 // openFile opens a file store. It may lie on another disk than the data

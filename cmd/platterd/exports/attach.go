@@ -35,7 +35,7 @@ func (e *Exports) Attach(ctx context.Context, req platter.AttachRequest) (platte
 		Owner: req.Owner, Gateway: e.cfg.GatewayID, CreatedAt: now, ExpiresAt: now.Add(e.cfg.UnusedAfter),
 	}
 	if req.Overlay != nil {
-		a, err = e.attachOverlay(ctx, a, *req.Overlay)
+		a, err = e.attachOverlay(ctx, a, *req.Overlay, req.AcceptLoss)
 	} else {
 		a, err = e.attachImage(ctx, a, *req.Image)
 	}
@@ -103,9 +103,12 @@ func (e *Exports) note(ctx context.Context, a catalog.Attachment) (catalog.Attac
 	return out, err
 }
 
-func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov catalog.Overlay) (catalog.Attachment, error) {
+func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov catalog.Overlay, accept bool) (catalog.Attachment, error) {
 	defer e.keys.lock(ov.ID)()
 	ov, err := e.here(ctx, ov.ID)
+	if err == nil && a.Mode == catalog.AttachRW {
+		err = e.reach(ctx, ov, accept)
+	}
 	if err != nil {
 		return a, err
 	}

@@ -15,8 +15,9 @@ type engine interface {
 	// says creating.
 	create(ctx context.Context, ov catalog.Overlay, img catalog.Image) error
 
-	// open opens it for its one writer, whom ov.Epoch tells from those before.
-	open(ctx context.Context, ov catalog.Overlay, img catalog.Image) (*volume, error)
+	// open opens it for its one writer. accept lets it take an overlay of which
+	// a part is only in the journal of another gateway, and is lost then.
+	open(ctx context.Context, ov catalog.Overlay, img catalog.Image, accept bool) (*volume, error)
 
 	// remove frees what create and open made and then deletes the record. What
 	// is not there is no error.
@@ -26,9 +27,9 @@ type engine interface {
 	// if that is not known.
 	stored(ctx context.Context, id string) int64
 
-	// mend opens an overlay after a crash, without its image: what lies below
-	// is not to be read.
-	mend(ctx context.Context, ov catalog.Overlay) (*volume, error)
+	// resize makes an overlay that nobody has open larger, or says
+	// errors.ErrUnsupported.
+	resize(ctx context.Context, ov catalog.Overlay, size int64) error
 }
 
 // A volume is an open overlay.
@@ -39,6 +40,9 @@ type volume struct {
 	list  func() []catalog.OverlaySnapshot
 	used  func() int64 // bytes stored
 	close func() error // flushes as well
+
+	// flatten copies into the volume what it takes from below; nil: it cannot.
+	flatten func(ctx context.Context, progress func(done, total int64)) error
 }
 
 // snapshots are the states of a volume that are kept.
@@ -51,6 +55,20 @@ type snapshots interface {
 
 	// OpenSnapshot opens it for reading. What it leaves Absent is the base's.
 	OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, error)
+}
+
+// engines returns where overlays can be kept besides in files.
+func (e *Exports) engines() map[string]place {
+	out := map[string]place{}
+	for name, o := range e.cfg.Overlays {
+		switch {
+		case o.RBD != nil:
+			out[name] = place{name: rbdEngine, engine: clones{e: e, store: name, rbd: o.RBD}, moves: true}
+		case o.Objects != nil:
+			out[name] = place{name: logEngine, engine: logs{e: e, store: name, objects: o.Objects, durability: o.Durability}, moves: true}
+		}
+	}
+	return out
 }
 
 // engineOf returns what keeps an overlay.
@@ -99,7 +117,7 @@ func (e *Exports) removeOverlay(ctx context.Context, ov catalog.Overlay) error {
 }
 
 // openVolume opens the disk of an overlay as its one writer.
-func (e *Exports) openVolume(ctx context.Context, d *shared, ov catalog.Overlay) error {
+func (e *Exports) openVolume(ctx context.Context, d *shared, ov catalog.Overlay, accept bool) error {
 	k, err := e.engineOf(ov)
 	if err != nil {
 		return err
@@ -108,7 +126,7 @@ func (e *Exports) openVolume(ctx context.Context, d *shared, ov catalog.Overlay)
 	if err != nil {
 		return fmt.Errorf("the image of overlay %s: %w", ov.ID, err)
 	}
-	d.vol, err = k.open(ctx, ov, img)
+	d.vol, err = k.open(ctx, ov, img, accept)
 	if err != nil {
 		return fmt.Errorf("open overlay %s: %w", ov.ID, err)
 	}

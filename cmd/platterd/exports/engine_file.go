@@ -39,7 +39,7 @@ func (f files) create(ctx context.Context, ov catalog.Overlay, _ catalog.Image) 
 	return d.Close()
 }
 
-func (f files) open(ctx context.Context, ov catalog.Overlay, img catalog.Image) (*volume, error) {
+func (f files) open(ctx context.Context, ov catalog.Overlay, img catalog.Image, _ bool) (*volume, error) {
 	base, err := f.e.OpenDisk(ctx, img)
 	if err != nil {
 		return nil, err
@@ -139,6 +139,8 @@ func (f files) stored(_ context.Context, id string) int64 {
 	return 0
 }
 
+// mend opens an overlay after a crash, without its image: what lies below is
+// not to be read.
 func (f files) mend(ctx context.Context, ov catalog.Overlay) (*volume, error) {
 	d, err := delta.Open(ctx, f.config(ov))
 	if err != nil {
@@ -168,3 +170,5 @@ func (e *Exports) imageURI(id string) string {
 	}
 	return ""
 }
+
+func (f files) resize(context.Context, catalog.Overlay, int64) error { return errors.ErrUnsupported }

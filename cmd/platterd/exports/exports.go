@@ -15,6 +15,9 @@ import (
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/disk"
 	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/backends/objectlog"
+	"github.com/seed-478a8fee/platter/backends/objectlog/journal"
+	"github.com/seed-478a8fee/platter/backends/rbd"
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/fusefs"
 	"github.com/seed-478a8fee/platter/nbd"
@@ -29,6 +32,22 @@ type Config struct {
 	Ingest  *ingest.Ingest
 
 	DefaultStore string // where overlays go if nobody says; "": to files here
+
+	// Far names the stores that are read through the Opener's cache. With
+	// Traces what is read first of their images is remembered.
+	Far    map[string]bool
+	Traces bool
+
+	// Overlays says, by store, how overlays are kept there. A store that is
+	// not in it has them as files of this gateway.
+	Overlays map[string]Overlays
+
+	// Join takes this gateway's place among others that use the same catalog,
+	// again after a lease has ended; nil: there are none.
+	Join func(ctx context.Context) (*catalog.Membership, error)
+
+	JournalLimit int64        // bytes of the journal of one object-log overlay; 0 is 1 GiB
+	JournalFull  journal.Full // what a write does when it is full
 
 	DataDir   string // overlays and ephemeral deltas go to folders beneath it
 	GatewayID string
@@ -64,6 +83,17 @@ type Config struct {
 	Now    func() time.Time // nil is time.Now
 }
 
+// Overlays says how overlays are kept in a store.
+type Overlays struct {
+	// Objects is where the objects of logs are; segments are read through it,
+	// so it may be a cache above the store. Nil: no logs.
+	Objects    backends.Store
+	Durability objectlog.Durability
+
+	// RBD returns the store of clones, if it can be reached. Nil: no clones.
+	RBD func(ctx context.Context) (*rbd.Store, error)
+}
+
 // Exports joins the catalog and the bytes. Any number of goroutines may use it
 // at once.
 type Exports struct {
@@ -74,9 +104,12 @@ type Exports struct {
 	pause    time.Duration // between tries while the catalog is away
 	handover time.Duration
 
+	members members
+
 	files  files
 	places map[string]place // of overlays, by store
 
+	parents  parents
 	captures captures
 
 	mu       sync.Mutex
@@ -104,7 +137,9 @@ func New(cfg Config) (*Exports, error) {
 	cfg.setDefaults()
 	cfg.TCP = reach(cfg.TCP)
 	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
-	e.files = files{e}
+	e.members.join = cfg.Join
+	e.files, e.places = files{e}, e.engines()
+	e.parents.init()
 	e.captures.init(cfg.MaxCaptures, cfg.MaxPending)
 	for _, dir := range []string{e.overlayDir(), e.ephemeralDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -138,6 +173,7 @@ func orDefault[T ~int | ~int64](field *T, value T) {
 	}
 }
 
+func (e *Exports) journalDir() string   { return filepath.Join(e.cfg.DataDir, "journals") }
 func (e *Exports) overlayDir() string   { return filepath.Join(e.cfg.DataDir, "overlays") }
 func (e *Exports) ephemeralDir() string { return filepath.Join(e.cfg.DataDir, "ephemeral") }
 
@@ -145,9 +181,17 @@ func (e *Exports) ephemeralPath(attachment string) string {
 	return filepath.Join(e.ephemeralDir(), attachment+".qcow2")
 }
 
-// Run removes attachments that were never used and tasks that are old, until
-// ctx ends.
+// Run removes attachments that were never used and tasks that are old, and
+// brings over what journals hold of overlays that nobody uses, until ctx ends.
 func (e *Exports) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { e.settle(ctx) })
+	wg.Go(func() {
+		e.members.run(ctx, func(err error) {
+			e.log.ErrorContext(ctx, "this gateway could not join the others again; it is tried again", "err", err)
+		})
+	})
 	tick := time.NewTicker(min(time.Minute, max(e.cfg.UnusedAfter/4, time.Second)))
 	defer tick.Stop()
 	for {
@@ -168,6 +212,7 @@ func (e *Exports) Close() error {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
+	e.parents.stop()
 	e.captures.stop()
 	e.endSessions(func(*session) bool { return true })
 	e.mu.Lock()
@@ -181,5 +226,5 @@ func (e *Exports) Close() error {
 		<-d.done
 		errs = append(errs, d.closeErr)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.members.close())...)
 }

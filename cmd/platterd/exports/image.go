@@ -22,19 +22,52 @@ func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
 	}
 	var specs []disk.Spec
 	for _, l := range img.Locations {
-		s := e.cfg.Stores[l.Store]
-		if s == nil {
+		if e.cfg.Stores[l.Store] == nil {
 			continue
 		}
-		specs = append(specs, disk.Spec{
-			Key:   l.Store + "/" + l.Key + "#" + l.Generation,
-			Store: s, Object: l.Key, Format: name,
-		})
+		specs = append(specs, e.spec(img, l, name))
 	}
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("no store of this gateway has the bytes of image %s; its configuration may lack one", img.ID)
 	}
 	return specs, nil
+}
+
+// spec says how to read one copy of an image in a format, "" being its bytes
+// as stored. Copies in far stores are read through the cache, and what is read
+// first is remembered.
+func (e *Exports) spec(img catalog.Image, l catalog.Location, format string) disk.Spec {
+	s := disk.Spec{Key: l.Store + "/" + l.Key + "#" + l.Generation, Store: e.cfg.Stores[l.Store], Object: l.Key, Format: format}
+	if format == "" {
+		s.Key += "#native"
+	}
+	if e.cfg.Far[l.Store] {
+		s.Far = &disk.Far{Generation: l.Generation, Size: l.Size, Store: l.Store}
+		if e.cfg.Traces {
+			s.Far.Trace = img.ID
+		}
+	}
+	return s
+}
+
+// OpenNative opens one copy of the bytes of an image as they are stored.
+func (e *Exports) OpenNative(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
+	if e.cfg.Stores[l.Store] == nil {
+		return nil, fmt.Errorf("store %s is not in this gateway's configuration", l.Store)
+	}
+	return e.cfg.Opener.Open(ctx, e.spec(img, l, ""))
+}
+
+// Pin brings the tables of an image that has just become active near, so that
+// attaching it asks its store for little. That it fails only costs time later.
+func (e *Exports) Pin(ctx context.Context, img catalog.Image) {
+	specs, err := e.specs(img)
+	if err != nil {
+		return // it cannot be decoded, so there are no tables
+	}
+	if err := e.cfg.Opener.Pin(ctx, specs[0]); err != nil {
+		e.log.WarnContext(ctx, "the tables of an image could not be brought into the cache", "image", img.ID, "err", err)
+	}
 }
 
 // decoder returns the format that makes disk bytes of native bytes, "" if

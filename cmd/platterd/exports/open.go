@@ -61,7 +61,7 @@ func (e *Exports) List(ctx context.Context, c nbd.Client) iter.Seq2[nbd.Info, er
 				return
 			}
 		}
-		overlays, err := e.cfg.Catalog.Overlays(ctx, catalog.OverlayQuery{Gateway: e.cfg.GatewayID})
+		overlays, err := e.overlaysHere(ctx)
 		if err != nil {
 			yield(nbd.Info{}, err)
 			return

@@ -111,7 +111,7 @@ func (e *Exports) usable(ctx context.Context, id string) (catalog.Overlay, error
 		return ov, fmt.Errorf("there is no overlay %s: %w", id, fs.ErrNotExist)
 	case err != nil:
 		return ov, err
-	case ov.Gateway != "" && ov.Gateway != e.cfg.GatewayID:
+	case !e.local(ov) && !e.moves(ov):
 		return ov, fmt.Errorf("overlay %s is a file of gateway %s and can be opened only there: %w", id, ov.Gateway, fs.ErrPermission)
 	case ov.Status != catalog.OverlayAvailable:
 		return ov, fmt.Errorf("overlay %s is %s: %w", id, ov.Status, fs.ErrPermission)
@@ -119,10 +119,37 @@ func (e *Exports) usable(ctx context.Context, id string) (catalog.Overlay, error
 	return ov, nil
 }
 
+// local tells whether no other gateway owns an overlay.
+func (e *Exports) local(ov catalog.Overlay) bool {
+	return ov.Gateway == "" || ov.Gateway == e.cfg.GatewayID
+}
+
+// moves tells whether an overlay can be taken from another gateway.
+func (e *Exports) moves(ov catalog.Overlay) bool {
+	k, ok := e.places[ov.Store]
+	return ok && k.moves && k.name == ov.Engine
+}
+
+// reach makes sure that this gateway may have an overlay that another one
+// owned last: that one must be gone, and if its journal holds what nobody else
+// has, accept must say that this may be lost.
+func (e *Exports) reach(ctx context.Context, ov catalog.Overlay, accept bool) error {
+	if e.local(ov) && !accept {
+		return nil
+	}
+	d, err := e.acquire(ctx, ov.ID, func(ctx context.Context, d *shared) error {
+		return e.openVolume(ctx, d, ov, accept)
+	})
+	if err != nil {
+		return err
+	}
+	return e.release(d)
+}
+
 // acquireOverlay opens the disk of an overlay, or shares it.
 func (e *Exports) acquireOverlay(ctx context.Context, ov catalog.Overlay) (*shared, error) {
 	return e.acquire(ctx, ov.ID, func(ctx context.Context, d *shared) error {
-		return e.openVolume(ctx, d, ov)
+		return e.openVolume(ctx, d, ov, false)
 	})
 }
 
@@ -142,7 +169,7 @@ func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if ov.Gateway != "" && ov.Gateway != e.cfg.GatewayID {
+	if !e.local(ov) && !e.moves(ov) {
 		return wire.Errorf(409, "Overlay %s is a file of gateway %s and can be deleted only there.", id, ov.Gateway)
 	}
 	if err := e.doom(ctx, id); err != nil {

@@ -20,6 +20,9 @@ const repairs = 4
 // once, after that of ingest and before the doors open. One overlay that
 // cannot be read stops nobody: it says so when it is opened.
 func (e *Exports) Recover(ctx context.Context) error {
+	if err := e.members.start(ctx); err != nil {
+		return fmt.Errorf("exports: join the other gateways: %w", err)
+	}
 	if err := e.failCaptures(ctx); err != nil {
 		return fmt.Errorf("exports: end the captures that a stop cut off: %w", err)
 	}
@@ -31,6 +34,9 @@ func (e *Exports) Recover(ctx context.Context) error {
 	if err := e.recoverOverlays(ctx); err != nil {
 		return fmt.Errorf("exports: look after overlays: %w", err)
 	}
+	if err := e.dropParents(ctx); err != nil {
+		return fmt.Errorf("exports: give up the parents of clones that a stop cut off: %w", err)
+	}
 	if err := e.dropOrphans(ctx); err != nil {
 		return fmt.Errorf("exports: remove the disks of attachments that are gone: %w", err)
 	}
@@ -39,15 +45,19 @@ func (e *Exports) Recover(ctx context.Context) error {
 
 // failCaptures ends the tasks that nobody works on.
 func (e *Exports) failCaptures(ctx context.Context) error {
-	tasks, err := e.cfg.Catalog.Tasks(ctx, catalog.TaskQuery{Viewer: catalog.Viewer{Admin: true}, Type: taskType})
+	tasks, err := e.cfg.Catalog.Tasks(ctx, catalog.TaskQuery{Viewer: catalog.Viewer{Admin: true}})
 	if err != nil {
 		return err
 	}
 	for _, t := range tasks {
-		if t.Status.Done() || t.Gateway != e.cfg.GatewayID {
+		if t.Status.Done() || t.Gateway != e.cfg.GatewayID || t.Type != taskType && t.Type != flattenType {
 			continue
 		}
-		if err := e.failCapture(ctx, t); err != nil {
+		end := e.failCapture
+		if t.Type == flattenType {
+			end = e.failFlatten
+		}
+		if err := end(ctx, t); err != nil {
 			e.log.ErrorContext(ctx, "a capture that a stop cut off could not be ended; the next start tries again", "task", t.ID, "err", err)
 		}
 	}
@@ -80,11 +90,22 @@ func (e *Exports) failCapture(ctx context.Context, t catalog.Task) error {
 	return err
 }
 
+// failFlatten ends a flattening: the overlay goes on as it was.
+func (e *Exports) failFlatten(ctx context.Context, t catalog.Task) error {
+	_, err := e.cfg.Catalog.UpdateTask(ctx, t.ID, func(t *catalog.Task) error {
+		t.ExpiresAt = e.cfg.Now().Add(e.cfg.TaskLife)
+		t.Status, t.Message = catalog.TaskFailure, "The gateway was stopped before the overlay was flattened. It is as it was; flatten it again."
+		return nil
+	})
+	return err
+}
+
 func (e *Exports) recoverOverlays(ctx context.Context) error {
 	list, err := e.cfg.Catalog.Overlays(ctx, catalog.OverlayQuery{Gateway: e.cfg.GatewayID})
 	if err != nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, e.moves) // their stores may be away: settle looks after them
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(repairs)
 	for _, ov := range list {
@@ -109,11 +130,7 @@ func (e *Exports) recoverOverlays(ctx context.Context) error {
 // repair opens an overlay, which mends what a crash did to it, and makes its
 // data and its record agree on its snapshots: the data knows.
 func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
-	k, err := e.engineOf(ov)
-	if err != nil {
-		return err
-	}
-	v, err := k.mend(ctx, ov)
+	v, err := e.files.mend(ctx, ov)
 	if err != nil {
 		return err
 	}
@@ -121,15 +138,7 @@ func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
 	if err := errors.Join(err, v.close()); err != nil {
 		return err
 	}
-	same := slices.EqualFunc(snaps, ov.Snapshots, func(a, b catalog.OverlaySnapshot) bool { return a.ID == b.ID })
-	if same {
-		return nil
-	}
-	_, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
-		o.Snapshots = snaps
-		return nil
-	})
-	return err
+	return e.agree(ctx, ov, snaps)
 }
 
 // ownSnapshots returns the snapshots that users made, and deletes those that

@@ -1,0 +1,171 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/seed-478a8fee/platter/backends/rbd"
+	"github.com/seed-478a8fee/platter/catalog"
+)
+
+// rbdEngine is the name of overlays that are images of a Ceph pool.
+const rbdEngine = "rbd"
+
+// clones keeps overlays as clones in one pool: of the image itself, if that is
+// a raw one in the same pool, and else of its parent, the image's disk made
+// into an RBD image once for all.
+type clones struct {
+	e     *Exports
+	store string
+	rbd   func(ctx context.Context) (*rbd.Store, error)
+}
+
+// key is the name of an overlay's image.
+func (c clones) key(id string) string { return "platter-overlay-" + id }
+
+// parent returns the object that an overlay of an image is cloned from, if
+// there is one already.
+func (c clones) parent(ctx context.Context, img catalog.Image) (key string, ok bool, err error) {
+	name, err := decoder(img)
+	if err != nil {
+		return "", false, err
+	}
+	if name == "" {
+		for _, l := range img.Locations {
+			if l.Store == c.store {
+				return l.Key, true, nil
+			}
+		}
+	}
+	p, err := c.e.cfg.Catalog.Parent(ctx, img.ID, c.store)
+	if err != nil {
+		return "", false, absent(err)
+	}
+	return p.Key, p.Status == catalog.ParentReady, nil
+}
+
+func (c clones) create(ctx context.Context, ov catalog.Overlay, img catalog.Image) error {
+	s, err := c.rbd(ctx)
+	if err != nil {
+		return err
+	}
+	parent, ready, err := c.parent(ctx, img)
+	if err != nil {
+		return err
+	}
+	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID})
+	if err != nil {
+		return err
+	}
+	if ready {
+		_, err = c.e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
+			o.Parent = parent
+			return nil
+		})
+	} else {
+		// The first overlays read through to the image, while a parent is
+		// made for those that come later.
+		parent = ""
+		c.e.parents.begin(c, img)
+	}
+	if err == nil {
+		err = s.CreateClone(ctx, rbd.CloneConfig{Key: c.key(ov.ID), Parent: parent, Size: ov.Size})
+	}
+	if err != nil {
+		return fmt.Errorf("make overlay %s in store %s: %w", ov.ID, c.store, err)
+	}
+	_, err = c.e.cfg.Catalog.ReleaseOverlay(ctx, ov.ID, ov.Epoch)
+	return err
+}
+
+func (c clones) open(ctx context.Context, ov catalog.Overlay, img catalog.Image, accept bool) (*volume, error) {
+	s, err := c.rbd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	was := ov
+	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: accept})
+	if err != nil {
+		return nil, conflict(err)
+	}
+	d, err := s.OpenDevice(ctx, c.key(ov.ID), rbd.DeviceConfig{Epoch: ov.Epoch})
+	if errors.Is(err, rbd.ErrLocked) {
+		// The catalog says that nobody may hold it: what does is gone, or is
+		// to be shut out before anything is acknowledged under the new epoch.
+		c.e.log.WarnContext(ctx, "an overlay is taken from a client that still holds it", "overlay", ov.ID, "gateway", was.Gateway)
+		if err = s.Takeover(ctx, c.key(ov.ID)); err == nil {
+			d, err = s.OpenDevice(ctx, c.key(ov.ID), rbd.DeviceConfig{Epoch: ov.Epoch})
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.volume(ctx, d, ov, img)
+}
+
+// volume is an open image of the pool.
+func (c clones) volume(ctx context.Context, d *rbd.Device, ov catalog.Overlay, img catalog.Image) (*volume, error) {
+	v := &volume{
+		disk: d, snaps: d, used: d.Usage, flatten: d.Flatten,
+		list: func() []catalog.OverlaySnapshot { return c.snapshots(d) },
+		close: func() error {
+			err := errors.Join(d.Flush(context.Background()), d.Close())
+			if err == nil {
+				_, err = c.e.cfg.Catalog.ReleaseOverlay(context.Background(), ov.ID, ov.Epoch)
+			}
+			return err
+		},
+	}
+	return v, nil
+}
+
+func (c clones) snapshots(d *rbd.Device) []catalog.OverlaySnapshot {
+	list, err := d.Snapshots(context.Background())
+	if err != nil {
+		c.e.log.Warn("the snapshots of an overlay could not be listed", "err", err)
+	}
+	var out []catalog.OverlaySnapshot
+	for _, s := range list {
+		out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
+	}
+	return out
+}
+
+func (c clones) remove(ctx context.Context, ov catalog.Overlay) error {
+	s, err := c.rbd(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: true}); err != nil {
+		return absent(conflict(err))
+	}
+	err = s.Remove(ctx, c.key(ov.ID))
+	if errors.Is(err, rbd.ErrLocked) {
+		if err = s.Takeover(ctx, c.key(ov.ID)); err == nil {
+			err = s.Remove(ctx, c.key(ov.ID))
+		}
+	}
+	if absent(err) != nil {
+		return fmt.Errorf("delete overlay %s in store %s: %w", ov.ID, c.store, err)
+	}
+	return absent(c.e.cfg.Catalog.DeleteOverlay(ctx, ov.ID))
+}
+
+func (c clones) stored(context.Context, string) int64 { return 0 }
+
+func (c clones) resize(ctx context.Context, ov catalog.Overlay, size int64) error {
+	s, err := c.rbd(ctx)
+	if err != nil {
+		return err
+	}
+	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID})
+	if err != nil {
+		return conflict(err)
+	}
+	if err := s.Resize(ctx, c.key(ov.ID), size); err != nil {
+		return err
+	}
+	_, err = c.e.cfg.Catalog.ReleaseOverlay(ctx, ov.ID, ov.Epoch)
+	return err
+}
