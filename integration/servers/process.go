@@ -51,7 +51,7 @@ func launchAll(t TB, dir string, all ...*Process) {
 	for _, p := range all {
 		p.log = filepath.Join(dir, p.Name+".log")
 		t.Cleanup(func() {
-			if t.Failed() {
+			if t.Failed() || p.gone() {
 				t.Logf("end of the log of %s:\n%s", p.Name, p.Log(2<<10))
 			}
 			p.end(syscall.SIGKILL)
@@ -204,6 +204,21 @@ func (p *Process) end(s syscall.Signal) error {
 	}
 	p.cmd = nil
 	return err
+}
+
+// gone says whether the process has ended although nobody asked it to.
+func (p *Process) gone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // PID returns the process's id, 0 if it is not running.
