@@ -1,10 +1,12 @@
 package journal
 
 import (
-	"context"
 	"errors"
-	"iter"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"math"
+	"sync"
 
 	"github.com/seed-478a8fee/platter/backends/localfs"
 )
@@ -79,7 +81,11 @@ type Config struct {
 	// smaller than a file: see MaxData.
 	FileSize int64
 
-	Full Full
+	Full Full // what Append does when there is no room
+
+	// Salvage has Open take what comes before the damage of a journal that
+	// is ErrDamaged, and lose the rest.
+	Salvage bool
 
 	// Apply is told of appended records in the order of their positions, as
 	// soon as they can be read and before their Append returns; one call at
@@ -106,74 +112,115 @@ type Identity struct {
 }
 
 // A Journal is an open journal.
-type Journal struct{}
+//
+// Locks are taken in this order: writing, trimming, mu. No lock but writing and
+// trimming is held over a system call.
+type Journal struct {
+	cfg      Config
+	state    *state
+	log      *slog.Logger
+	readOnly bool
+	crowded  chan struct{}
+	requests sync.Pool // of *request
 
-// Create makes an empty journal in cfg.Dir, which is made if it is missing. If
-// there is a journal already it is fs.ErrExist.
-func Create(ctx context.Context, cfg Config) (*Journal, error) { return nil, errors.ErrUnsupported }
+	// writing is held by who writes records, begins a file or says up to
+	// where a Sync goes. It guards buf, places and applied.
+	writing sync.Mutex
+	buf     []byte
+	places  []place
+	applied []Record
 
-// Open opens the journal in cfg.Dir. If there is none it is fs.ErrNotExist; one
-// of another overlay or epoch is ErrForeign. What a crash left is read with
-// Records, from Start; nothing changes on disk before the first Append or Trim.
-func Open(ctx context.Context, cfg Config) (*Journal, error) { return nil, errors.ErrUnsupported }
+	// trimming is held by who writes down how far the journal is trimmed
+	// and gives files back.
+	trimming sync.Mutex
+	slots    slots
 
-// OpenOld opens a journal for reading, whosever it is: Append, Sync and Trim
-// are errors.ErrUnsupported. cfg.ID and cfg.Epoch are not looked at.
-func OpenOld(ctx context.Context, cfg Config) (*Journal, error) { return nil, errors.ErrUnsupported }
+	mu      sync.Mutex
+	files   []*file // in order; what is appended goes to the last
+	free    []*file // trimmed, to be used again
+	held    int64   // bytes of those that are trimmed but still have readers
+	trimmed []int64 // numbers of files that an earlier life trimmed and left
+	stale   []int64 // numbers of files that a crash left behind the end
 
-// Identify returns whose journal cfg.Dir holds, or fs.ErrNotExist.
-func Identify(cfg Config) (Identity, error) { return Identity{}, errors.ErrUnsupported }
+	start   int64 // trimmed up to here
+	synced  int64 // on stable storage up to here
+	written int64 // the last record ends here
+	tail    int64 // the next one goes here, if the last file has room
 
-// SetAside moves the journal in folder cfg.Dir, which nobody has open, to the
-// folder to, a name that is free, and makes that last.
-func SetAside(cfg Config, to string) error { return errors.ErrUnsupported }
-
-// Remove deletes the journal in cfg.Dir, which nobody has open, whosever it is.
-// To remove nothing is not an error.
-func Remove(cfg Config) error { return errors.ErrUnsupported }
+	queue   []*request
+	room    chan struct{} // closed when there may be more room
+	syncing chan struct{} // closed when the Sync that runs is done; nil if none runs
+	broken  error
+	closed  bool
+}
 
 // Identity returns whose journal it is.
-func (j *Journal) Identity() Identity { return Identity{} }
+func (j *Journal) Identity() Identity { return j.state.Identity }
 
 // MaxData returns how many bytes the Data of one record may have.
-func (j *Journal) MaxData() int64 { return 0 }
+func (j *Journal) MaxData() int64 {
+	return min(j.state.fileSize-pageSize-recHead-recAlign, math.MaxInt32)
+}
 
 // Stats returns sizes. Records are between Start and End; if these are equal
 // the journal is empty.
-func (j *Journal) Stats() Stats { return Stats{} }
-
-// Records yields what was appended and ends behind from, in order, up to the
-// end that the journal has now. All checksums are verified. Data is valid
-// until the next one. An error ends it.
-func (j *Journal) Records(ctx context.Context, from int64) iter.Seq2[Record, error] {
-	return func(func(Record, error) bool) {}
+func (j *Journal) Stats() Stats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Stats{
+		Start: j.start, Synced: max(j.synced, j.start), End: j.written,
+		Bytes: j.bytes(), Limit: j.cfg.Limit,
+	}
 }
-
-// Append appends recs, in this order and with none of others between, and sets
-// Pos and Next of each. They can be read when it returns, and are certain when
-// a later Sync does. After an error a few of them, from the first on, may be
-// there. If ctx ends while Append waits for room it gives up.
-func (j *Journal) Append(ctx context.Context, recs []Record) error { return errors.ErrUnsupported }
-
-// Sync returns when all records whose Append returned before are on stable
-// storage.
-func (j *Journal) Sync(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Trim says that records that end at pos or before, which is the Next of some
-// record, are not needed any more.
-func (j *Journal) Trim(pos int64) error { return errors.ErrUnsupported }
-
-// ReadAt fills p with bytes of payloads that start at pos. Where space was
-// given back it is ErrTrimmed.
-func (j *Journal) ReadAt(p []byte, pos int64) error { return errors.ErrUnsupported }
 
 // Crowded is signalled, at most once until received, when an Append begins to
 // wait for room or has failed for want of it: time to upload and Trim, whatever
 // else there was to wait for.
-func (j *Journal) Crowded() <-chan struct{} { return nil }
+func (j *Journal) Crowded() <-chan struct{} { return j.crowded }
 
 // Err returns why the journal is broken, or nil.
-func (j *Journal) Err() error { return nil }
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
 
-// Close closes the journal. It syncs nothing but how far it was trimmed.
-func (j *Journal) Close() error { return nil }
+// usable returns why nothing can be changed any more, or nil. It needs j.mu.
+func (j *Journal) usable() error {
+	if j.broken == nil && j.closed {
+		return fmt.Errorf("journal %s: %w", j.cfg.Dir, fs.ErrClosed)
+	}
+	return j.broken
+}
+
+// Close closes the journal. It syncs nothing but how far it was trimmed. An
+// Append that waits for room fails.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	j.makeRoom()
+	running := j.syncing
+	j.mu.Unlock()
+	if running != nil {
+		<-running
+	}
+	j.writing.Lock()
+	defer j.writing.Unlock()
+	j.trimming.Lock()
+	defer j.trimming.Unlock()
+	var err error
+	if !j.readOnly && j.Err() == nil {
+		err = j.note(j.Stats().Start, true)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range append(j.files, j.free...) {
+		err = errors.Join(err, f.f.Close())
+	}
+	j.files, j.free = nil, nil
+	return errors.Join(err, j.slots.f.Close())
+}
