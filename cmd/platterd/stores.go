@@ -80,24 +80,33 @@ func openFar(ctx context.Context, cfg *config.Config, p *place, log *slog.Logger
 	}
 	switch s.Type {
 	case "s3":
-		return s3.Open(ctx, s3.Config{
+		return opened(s3.Open(ctx, s3.Config{
 			Endpoint: s.Endpoint, Bucket: s.Bucket, Prefix: s.Prefix, AccessKey: s.AccessKey, SecretKey: s.SecretKey,
 			Region: s.Region, CAFile: s.CAFile, Logger: log,
-		})
+		}))
 	case "swift":
-		return swift.Open(ctx, swift.Config{
+		return opened(swift.Open(ctx, swift.Config{
 			AuthURL: s.AuthURL, AuthVersion: s.AuthVersion, User: s.User, Key: s.Key, Project: s.Project,
 			UserDomain: s.UserDomain, ProjectDomain: s.ProjectDomain, Region: s.Region, Container: s.Container, Prefix: s.Prefix,
 			CreateContainer: s.CreateContainer, SegmentSize: int64(s.SegmentSize), CAFile: s.CAFile,
 			SpoolDir: spool, Guard: localfs.NewGuard(spool, int64(cfg.Limits.Reserve)), Logger: log,
-		})
+		}))
 	case "rbd":
-		return rbd.Open(ctx, rbd.Config{
+		return opened(rbd.Open(ctx, rbd.Config{
 			Pool: s.Pool, Conf: s.Conf, User: s.User, Keyring: s.Keyring, Trash: s.Trash, Parallel: s.Parallel,
 			Timeout: time.Duration(s.Timeout), Logger: log,
-		})
+		}))
 	}
 	return nil, fmt.Errorf("stores of type %q are not known", s.Type)
+}
+
+// opened is a store that could be opened, or no store at all: a pointer to
+// nothing would look like one.
+func opened[T backends.Store](s T, err error) (backends.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // openFile opens a file store. It may lie on another disk than the data
