@@ -19,8 +19,8 @@ import (
 	"github.com/seed-478a8fee/platter/cmd/platter/client"
 )
 
-const doctorHelp = `Looks at a gateway and at this machine: does the API answer, is the catalog
-ready, do clocks agree, can a small hidden image be written, read, opened over
+const doctorHelp = `Looks at a gateway and at this machine: does the API answer, are the catalog,
+the stores and the cache well, do clocks agree, can a small hidden image be written, read, opened over
 NBD, seen as a file and deleted, and are the usual tools installed. Every finding
 says what to do. The exit code is 1 if something is wrong; warnings are not.`
 
@@ -66,7 +66,9 @@ func (p *program) doctor(c *cli.Context) error {
 	if d.gateway(ctx, cl) {
 		d.readiness(ctx, cl)
 		d.imageAPI(ctx, cl)
-		d.platterAPI(ctx, cl)
+		if d.platterAPI(ctx, cl) {
+			d.places(ctx, cl)
+		}
 	}
 	if !d.bad && !c.Bool("read-only") {
 		d.probe(ctx, cl)
@@ -104,11 +106,11 @@ func (d *diagnosis) readiness(ctx context.Context, cl *client.Client) {
 	probe, err := cl.Probe(ctx, "/readyz")
 	switch {
 	case err != nil:
-		d.fail("catalog", "%v", err)
+		d.fail("readiness", "%v", err)
 	case probe.Status != http.StatusOK:
-		d.fail("catalog", "%s: the gateway takes no changes until etcd is back; its log says more", strings.TrimSpace(probe.Body))
+		d.fail("readiness", "%s: the gateway cannot do its work until that is back; its log says more", strings.TrimSpace(probe.Body))
 	default:
-		d.ok("catalog", "ready")
+		d.ok("readiness", "the catalog and the default store can be used")
 	}
 }
 
@@ -124,13 +126,14 @@ func (d *diagnosis) imageAPI(ctx context.Context, cl *client.Client) {
 	d.ok("image api", "lists images")
 }
 
-func (d *diagnosis) platterAPI(ctx context.Context, cl *client.Client) {
+func (d *diagnosis) platterAPI(ctx context.Context, cl *client.Client) bool {
 	probe, err := cl.Probe(ctx, "/platter/v1/openapi.json")
 	if err != nil || probe.Status != http.StatusOK {
 		d.warn("platter api", "overlays, attachments and captures are not there (%d): this is another image service, or an older gateway", probe.Status)
-		return
+		return false
 	}
 	d.ok("platter api", "offers overlays, attachments and captures")
+	return true
 }
 
 // here reports whether a URL is of this machine.

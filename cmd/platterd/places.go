@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/backends"
@@ -57,6 +59,7 @@ type places struct {
 
 // Stores returns the stores of this gateway.
 func (ps *places) Stores(ctx context.Context) []platter.StoreInfo {
+	ps.check(ctx)
 	var out []platter.StoreInfo
 	for _, p := range ps.stores {
 		i := platter.StoreInfo{
@@ -76,6 +79,24 @@ func (ps *places) Stores(ctx context.Context) []platter.StoreInfo {
 		out = append(out, i)
 	}
 	return out
+}
+
+// checkTime bounds how long somebody who wants to know how the stores are waits
+// for one that does not say.
+const checkTime = 3 * time.Second
+
+// check asks every far store something harmless, so that what is told of them
+// is of now.
+func (ps *places) check(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, p := range ps.stores {
+		if p.far != nil {
+			asked.Go(func() { p.far.Check(ctx) }) // what it finds is in its Health
+		}
+	}
+	asked.Wait()
 }
 
 // health is how a store answers, in the words of the API.

@@ -25,6 +25,10 @@ import (
 	"github.com/seed-478a8fee/platter/nbd"
 )
 
+// lookEvery is how often a far store is asked something of which nothing was
+// heard.
+const lookEvery = 10 * time.Second
+
 // A gateway is everything of one platterd. Its parts are opened from the
 // bottom up and closed from the top down.
 type gateway struct {
@@ -205,6 +209,7 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 	for _, p := range g.places.stores {
 		if p.late != nil {
 			g.run(func() error { return p.late.run(life) })
+			g.run(func() error { p.far.Watch(life, lookEvery); return nil })
 		}
 	}
 	g.run(func() error { return g.exports.Run(life) })
