@@ -39,15 +39,33 @@ func (s *Store) copy(ctx context.Context, key string, src *Store, fromKey string
 		return err
 	}
 	defer w.Abort()
-	if err := s.vacant(ctx, w.name); err != nil {
+	w.off = o.Size()
+	if o.state.segment == 0 {
+		err = w.copyWhole(segment{container: src.cfg.Container, name: o.name, total: o.state.size, etag: o.state.etag})
+	} else {
+		err = w.copySegments(o)
+	}
+	if err == nil {
+		w.end()
+	}
+	return err
+}
+
+func (w *writer) copyWhole(seg segment) error {
+	if err := w.store.making.take(w.ctx, w.name); err != nil {
 		return err
 	}
-	if w.off = o.Size(); o.state.segment == 0 {
-		w.doubt = true
-		seg := segment{container: src.cfg.Container, name: o.name, total: o.state.size, etag: o.state.etag}
-		if _, err = s.copyOne(w.ctx, w.name, w.id, seg, nil); err == nil {
-			w.end()
-		}
+	defer w.store.making.give(w.name)
+	if err := w.store.vacant(w.ctx, w.name); err != nil {
+		return err
+	}
+	w.doubt = true
+	_, err := w.store.copyOne(w.ctx, w.name, w.id, seg, nil)
+	return err
+}
+
+func (w *writer) copySegments(o *object) error {
+	if err := w.store.vacant(w.ctx, w.name); err != nil {
 		return err
 	}
 	w.segment = o.state.segment
@@ -57,17 +75,13 @@ func (s *Store) copy(ctx context.Context, key string, src *Store, fromKey string
 	for i := range o.state.count() {
 		w.number = i + 1
 		seg := o.find(int64(i) * w.segment)
-		digest, err := s.copyOne(w.ctx, segmentName(w.name, w.number), w.id, seg, map[string]string{numberHeader: fmt.Sprint(w.number)})
+		digest, err := w.store.copyOne(w.ctx, segmentName(w.name, w.number), w.id, seg, map[string]string{numberHeader: fmt.Sprint(w.number)})
 		if err != nil {
 			return fmt.Errorf("segment %d: %w", w.number, err)
 		}
 		w.has(w.number, digest)
 	}
-	if err := w.putManifest(w.ctx); err != nil {
-		return err
-	}
-	w.end()
-	return nil
+	return w.putManifest(w.ctx)
 }
 
 func (s *Store) sameAccount(ctx context.Context, src *Store) (bool, error) {

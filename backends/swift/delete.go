@@ -53,10 +53,7 @@ func (s *Store) delete(ctx context.Context, name string) error {
 // removeLeft removes the segments of an upload of ours that has no manifest.
 // Another object may be called like a segment, so each is looked at.
 func (s *Store) removeLeft(ctx context.Context, name string) error {
-	s.mu.Lock()
-	live := s.claims[name]
-	s.mu.Unlock()
-	if live {
+	if s.sending.held(name) {
 		return nil // its Writer will end it
 	}
 	entries, err := s.list(ctx, s.writing(), s.cfg.Container, name+"-")

@@ -44,7 +44,7 @@ func passing(err error) bool {
 		return false
 	}
 	switch status := statusOf(err); {
-	case full(err), errors.Is(err, errWrongRange), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOSPC), untrusted(err) != "":
+	case full(err), errors.Is(err, errWrongRange), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ESTALE), errors.Is(err, syscall.ENOSPC), untrusted(err) != "":
 		return false
 	case status == 0, status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status == statusRateLimit,
 		status == http.StatusUnprocessableEntity: // the bytes arrived broken

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -79,7 +80,7 @@ func (o *object) Close() error {
 }
 
 // ReadAt fills p with the bytes at off. If the object was deleted or replaced
-// since it was opened, the error is fs.ErrNotExist.
+// since it was opened, the error is fs.ErrNotExist or syscall.ESTALE.
 func (o *object) ReadAt(ctx context.Context, p []byte, off int64) error {
 	err := block.CheckRange(off, int64(len(p)), o.state.size)
 	if err == nil && o.closed.Load() {
@@ -132,7 +133,7 @@ func (o *object) read(ctx context.Context, seg segment, p []byte, off int64) err
 }
 
 func replaced(seg segment) error {
-	return fmt.Errorf("%s was replaced since the object was opened: %w", seg.name, fs.ErrNotExist)
+	return fmt.Errorf("%s was replaced since the object was opened: %w", seg.name, syscall.ESTALE)
 }
 
 // get makes one request and returns how many bytes of p it filled.

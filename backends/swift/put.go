@@ -75,7 +75,7 @@ func (s *Store) isOurs(ctx context.Context, u upload) error {
 // putManifest makes the object of its segments.
 func (w *writer) putManifest(ctx context.Context) error {
 	s := w.store
-	u := upload{name: w.name, id: w.id, header: map[string]string{
+	u := upload{header: map[string]string{
 		sizeHeader: strconv.FormatInt(w.off, 10), segmentHeader: strconv.FormatInt(w.segment, 10),
 	}}
 	if s.cfg.Static && s.can.static && w.number <= staticParts {
@@ -83,8 +83,7 @@ func (w *writer) putManifest(ctx context.Context) error {
 	} else {
 		u.header[manifestHeader] = escape(s.cfg.Container + "/" + w.name + "-")
 	}
-	w.doubt = true
-	if err := s.put(ctx, u); err != nil {
+	if err := w.make(ctx, u); err != nil {
 		return err
 	}
 	if u.body == nil {

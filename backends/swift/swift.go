@@ -19,9 +19,9 @@
 // was not seen to work:
 //
 //   - an object appears by a PUT with If-None-Match: *. Where that is ignored
-//     the key is looked up before, which leaves a gap between the look and the
-//     PUT: there, only the catalog, which gives out every key once, keeps two
-//     gateways apart;
+//     the key is looked up before. Both leave a gap between the server's look
+//     and its PUT. In this process one Writer at a time passes it; between
+//     gateways only the catalog, which gives out every key once, does;
 //   - every PUT carries the MD5 of its bytes, which the server checks, and its
 //     answer is checked once more;
 //   - a ranged GET must be answered 206 with exactly the range, the length and
@@ -41,7 +41,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -199,9 +198,8 @@ type Store struct {
 	watch   *watch
 	session *session
 	can     abilities
-
-	mu     sync.Mutex
-	claims map[string]bool // names whose segments a Writer here is sending
+	making  turns // objects that are put: who looks and puts is alone
+	sending turns // objects whose segments a Writer is sending
 }
 
 // Open signs in, looks for the container, and tries what the server can do, on
@@ -234,7 +232,7 @@ func connect(cfg Config) (*Store, error) {
 	}
 	noRedirects := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Store{
-		cfg: cfg, watch: w, session: newSession(cfg, w), claims: make(map[string]bool),
+		cfg: cfg, watch: w, session: newSession(cfg, w),
 		client: &http.Client{Transport: w, CheckRedirect: noRedirects},
 	}, nil
 }

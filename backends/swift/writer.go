@@ -177,11 +177,7 @@ func (w *writer) claim() error {
 		return nil
 	}
 	s := w.store
-	s.mu.Lock()
-	w.claimed = !s.claims[w.name]
-	s.claims[w.name] = true
-	s.mu.Unlock()
-	if !w.claimed {
+	if w.claimed = s.sending.try(w.name); !w.claimed {
 		return fmt.Errorf("another upload to this key is under way: %w", fs.ErrExist)
 	}
 	if s.can.putNone {
@@ -239,8 +235,7 @@ func (w *writer) finish(ctx context.Context) error {
 		if part == nil {
 			part = spoolOf(nil)
 		}
-		w.doubt = true
-		return w.store.put(ctx, upload{name: w.name, id: w.id, body: part, digest: part.md5()})
+		return w.make(ctx, upload{body: part, digest: part.md5()})
 	}
 	if w.part != nil {
 		if err := w.send(); err != nil {
@@ -258,6 +253,22 @@ func (w *writer) finish(ctx context.Context) error {
 		return err
 	}
 	return w.putManifest(ctx)
+}
+
+// make puts the object itself.
+func (w *writer) make(ctx context.Context, u upload) error {
+	u.name, u.id = w.name, w.id
+	if err := w.store.making.take(ctx, w.name); err != nil {
+		return err
+	}
+	defer w.store.making.give(w.name)
+	if !w.store.can.putNone {
+		if err := w.store.vacant(ctx, w.name); err != nil {
+			return err
+		}
+	}
+	w.doubt = true
+	return w.store.put(ctx, u)
 }
 
 // abortWithin is how long Abort tries to free what was sent. What it cannot
@@ -308,9 +319,7 @@ func (w *writer) end() {
 		w.part = nil
 	}
 	if w.claimed {
-		w.store.mu.Lock()
-		defer w.store.mu.Unlock()
-		delete(w.store.claims, w.name)
+		w.store.sending.give(w.name)
 		w.claimed = false
 	}
 }
