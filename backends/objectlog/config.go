@@ -131,6 +131,7 @@ type Config struct {
 
 const (
 	defaultSegment = 4 << 20
+	defaultCache   = 32 << 20
 	maxSegment     = 16 << 20
 	maxState       = 200 << 10
 	maxGarbage     = 64
@@ -150,7 +151,7 @@ func (c Config) defaults() (Config, error) {
 	c.JournalLimit = or(c.JournalLimit, 1<<30)
 	c.MaxAge = or(c.MaxAge, 5*time.Second)
 	c.Parallel = or(c.Parallel, 4)
-	c.ReadCache = or(c.ReadCache, 32<<20)
+	c.ReadCache = or(c.ReadCache, defaultCache)
 	c.Retry = or(c.Retry, 200*time.Millisecond)
 	switch {
 	case c.ID == "" || c.Store == nil || c.Heads == nil || c.Dir == "":

@@ -3,135 +3,263 @@ package objectlog
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/objectlog/extent"
+	"github.com/seed-478a8fee/platter/backends/objectlog/journal"
 )
 
 // A Log is an open overlay. Any number of goroutines may use it at once.
-type Log struct{}
+type Log struct {
+	cfg   Config
+	size  int64
+	src   *source
+	j     *journal.Journal
+	dir   string   // of j
+	aside []string // journals that were not replayed
 
-// Create makes an empty overlay of cfg.Size bytes. If its head is not empty it
-// is fs.ErrExist.
-func Create(ctx context.Context, cfg Config) (*Log, error) { return nil, errors.ErrUnsupported }
+	life   context.Context // of the work in the background
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	broken atomic.Pointer[error] // why nothing more is acknowledged
+	closed atomic.Bool
 
-// Open opens an overlay under a new epoch. If its head is empty it is
-// fs.ErrNotExist.
-func Open(ctx context.Context, cfg Config) (*Log, error) { return nil, errors.ErrUnsupported }
+	// Whoever looks up where bytes are, or changes it, holds mu.
+	mu       sync.RWMutex
+	fresh    *extent.Map // what was written, as far as the journal has it
+	stored   *disk       // what the head has; lies below fresh
+	live     extent.Live // how much of each segment stored refers to
+	empty    []int64     // segments that it may refer to no more
+	counts   counts
+	appended int64 // where the last record ends that is in fresh
+	zeros    int64 // number of the next zero mark
+	queue    []queued
+	queued   int64 // bytes of it
+	spare    []queued
+	ticking  bool      // the sealer knows that there is something
+	ticked   time.Time // since when
 
-// Objects returns the keys of all objects that the overlay may have in the
-// store, for who deletes it as a whole. Nobody has it open.
-func Objects(ctx context.Context, cfg Config) ([]string, error) { return nil, errors.ErrUnsupported }
+	gen    generation // the sealer's alone, as the next two
+	seq    ref        // the last segment sealed
+	sealed int64      // position up to which all is sealed
 
-// Remove deletes what an overlay has on this machine. Nobody has it open.
-func Remove(ctx context.Context, cfg Config) error { return errors.ErrUnsupported }
+	work    sync.Mutex
+	bell    chan struct{} // closed, and made anew, when something below changed
+	head    *state        // what the catalog has; changed by the committer alone
+	flights []*flight     // sealed and not committed, in order
+	covered int64         // position up to which the head has all
+	force   int64         // position up to which is to be sealed without waiting
+	job     *job          // the checkpoint that is being made
+	maps    int64         // number of the next one
+	asks    []*ask        // for snapshots
+	drops   []*drop       // of snapshots
+	open    map[int64]int // readers of snapshots
+	newSize int64         // what the disk's size is to become, or 0
+	trouble trouble
+	dirty   atomic.Bool // the head says so
 
-// View opens a snapshot, or with "" the disk as the head in the catalog has
-// it, for reading from the store alone. It takes no epoch and disturbs nobody.
-func View(ctx context.Context, cfg Config, snapshot string) (block.ReadCloser, error) {
-	return nil, errors.ErrUnsupported
+	kept    []generation // committed, and still in fresh; the committer's alone
+	crowded atomic.Bool
+	reap    bool          // some graves may be needed no more; the committer's alone
+	slots   chan struct{} // one for each flight
+
+	sealWake, commitWake, cleanWake chan struct{}
+	copies                          chan *copied
+
+	uploaded, cleaned atomic.Int64
+}
+
+// counts are sums over the segments that stored refers to.
+type counts struct {
+	payload, live int64 // bytes
+	small         int   // segments that are less than half full
+	pinned        int64 // bytes of payload of those that only snapshots need
+	pending       int64 // bytes of data in the journal that the head does not have
+}
+
+// trouble is what the store or the catalog last failed with.
+type trouble struct {
+	err   error
+	since time.Time
+}
+
+func newLog(cfg Config, src *source, s *state, d *disk, j *journal.Journal, dir string) *Log {
+	window := cfg.Parallel + 2
+	l := &Log{
+		cfg: cfg, size: s.size, src: src, j: j, dir: dir,
+		fresh: extent.New(), stored: d, live: d.m.Count(), seq: s.last,
+		bell: make(chan struct{}), head: s, maps: s.maps, open: make(map[int64]int),
+		slots:    make(chan struct{}, window),
+		sealWake: make(chan struct{}, 1), commitWake: make(chan struct{}, 1), cleanWake: make(chan struct{}, 1),
+		copies: make(chan *copied),
+	}
+	s.window = int64(window)
+	for seq, r := range d.segs {
+		l.counts.add(r, l.cfg.SegmentSize)
+		l.counts.live += l.live[seq]
+		if l.live[seq] == 0 {
+			l.empty = append(l.empty, seq)
+		}
+	}
+	for _, g := range d.dead {
+		l.counts.pinned += g.payload
+	}
+	l.reap = len(d.dead) > 0
+	l.life, l.stop = context.WithCancel(context.Background())
+	return l
+}
+
+func (c *counts) add(r ref, full int64) {
+	c.payload += r.payload
+	if r.payload < full/2 {
+		c.small++
+	}
+}
+
+func (c *counts) sub(r ref, full int64) {
+	c.payload -= r.payload
+	if r.payload < full/2 {
+		c.small--
+	}
+}
+
+// start begins the work in the background, and resizes the disk if it is to
+// have another size.
+func (l *Log) start(ctx context.Context) error {
+	l.wg.Go(l.seal)
+	l.wg.Go(l.commit)
+	if l.cfg.Size != 0 && l.cfg.Size != l.size {
+		if err := l.resize(ctx, l.cfg.Size); err != nil {
+			return err
+		}
+	}
+	l.wg.Go(l.clean)
+	return nil
+}
+
+// wake lets a goroutine of ours look again.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// ring tells all who wait that something changed. With work held.
+func (l *Log) ring() {
+	close(l.bell)
+	l.bell = make(chan struct{})
+}
+
+// wait returns when ready does, which is called with work held.
+func (l *Log) wait(ctx context.Context, ready func() bool) error {
+	for {
+		l.work.Lock()
+		ok, bell := ready(), l.bell
+		l.work.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-bell:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.life.Done():
+			return l.dead()
+		}
+	}
+}
+
+// dead is why nothing more is acknowledged, or nil.
+func (l *Log) dead() error {
+	if err := l.broken.Load(); err != nil {
+		return *err
+	}
+	if l.closed.Load() {
+		return fs.ErrClosed
+	}
+	return nil
+}
+
+// fail ends the log: it acknowledges nothing more, and leaves the store and
+// the catalog alone. Reads go on.
+func (l *Log) fail(err error) {
+	if !l.broken.CompareAndSwap(nil, &err) {
+		return
+	}
+	level := l.cfg.Logger.Error
+	if errors.Is(err, ErrFenced) {
+		level = l.cfg.Logger.Warn
+	}
+	level("overlay takes no more writes until it is opened again", "overlay", l.cfg.ID, "epoch", l.cfg.Epoch, "err", err)
+	l.stop()
+}
+
+// check is what every access begins with.
+func (l *Log) check(ctx context.Context, off, n int64) error {
+	if err := block.CheckRange(off, n, l.size); err != nil {
+		return err
+	}
+	if l.closed.Load() {
+		return l.wrap("use", fs.ErrClosed)
+	}
+	return ctx.Err()
+}
+
+func (l *Log) wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("overlay %s: %s: %w", l.cfg.ID, doing, err)
 }
 
 // Size returns the size of the disk in bytes.
-func (l *Log) Size() int64 { return 0 }
-
-// ReadAt reads the disk as it is without a base.
-func (l *Log) ReadAt(ctx context.Context, p []byte, off int64) error { return errors.ErrUnsupported }
-
-// ReadOver reads the disk that the Log makes of below.
-func (l *Log) ReadOver(ctx context.Context, below block.Reader, p []byte, off int64) error {
-	return errors.ErrUnsupported
-}
-
-// WriteAt writes to the disk.
-func (l *Log) WriteAt(ctx context.Context, p []byte, off int64) error { return errors.ErrUnsupported }
-
-// WriteOver is WriteAt: a log keeps exactly what was written.
-func (l *Log) WriteOver(ctx context.Context, below block.Reader, p []byte, off int64) error {
-	return errors.ErrUnsupported
-}
-
-// Zero makes a range read as zeros.
-func (l *Log) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
-	return errors.ErrUnsupported
-}
-
-// ZeroOver makes a range read as zeros, whatever is below.
-func (l *Log) ZeroOver(ctx context.Context, below block.Reader, off, n int64, mode block.ZeroMode) error {
-	return errors.ErrUnsupported
-}
-
-// Discard makes a range read as zeros and frees its space.
-func (l *Log) Discard(ctx context.Context, off, n int64) error { return errors.ErrUnsupported }
-
-// Flush returns when all writes that returned before are as durable as
-// Config.Durability says.
-func (l *Log) Flush(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Drain returns when everything written before is in the store and, if nobody
-// wrote meanwhile, the head says that no journal is needed.
-func (l *Log) Drain(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Extent tells what is at off.
-func (l *Log) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
-	return block.Extent{}, errors.ErrUnsupported
-}
-
-// A Snapshot is the disk as it was at one moment.
-type Snapshot struct {
-	ID      string
-	Name    string
-	Created time.Time
-	Size    int64 // of the disk
-}
-
-// Snapshot keeps the disk as it is now under a new id, in the store.
-func (l *Log) Snapshot(ctx context.Context, name string) (id string, err error) {
-	return "", errors.ErrUnsupported
-}
-
-// Snapshots returns the snapshots of the disk, oldest first.
-func (l *Log) Snapshots() []Snapshot { return nil }
-
-// DeleteSnapshot deletes a snapshot. One that somebody reads is syscall.EBUSY.
-func (l *Log) DeleteSnapshot(ctx context.Context, id string) error { return errors.ErrUnsupported }
-
-// OpenSnapshot opens a snapshot for reading, whatever is written meanwhile.
-func (l *Log) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Usage returns how many bytes of data the disk and its snapshots hold.
-func (l *Log) Usage() int64 { return 0 }
-
-// Stats are numbers of a Log at one moment.
-type Stats struct {
-	Epoch, Sequence int64
-	Dirty           bool // the head says that the journal is needed
-
-	Journal, JournalLimit int64         // bytes of disk
-	Pending               int64         // bytes of the journal that the store does not have
-	PendingAge            time.Duration // of the oldest of these
-
-	Segments   int64 // objects that the disk refers to
-	Stored     int64 // bytes of data in these
-	Live       int64 // of which the disk uses
-	Pinned     int64 // bytes of data that only snapshots hold
-	Extents    int   // of the maps in memory
-	Checkpoint int64 // number of the last segment that a checkpoint covers
-
-	Uploaded int64 // bytes of segments since Open
-	Cleaned  int64 // of which copied by cleaning
-
-	Err   error     // what the store or the catalog last failed with, or nil if they do not fail now
-	Since time.Time // since when
-
-	SetAside []string // folders of journals that were not replayed
-}
-
-// Stats returns numbers for people and for metrics.
-func (l *Log) Stats() Stats { return Stats{} }
+func (l *Log) Size() int64 { return l.size }
 
 // Close stops all work and closes the journal. What was not flushed may be
-// lost; what is not in the store stays in the journal.
-func (l *Log) Close() error { return errors.ErrUnsupported }
+// lost; what is not in the store stays in the journal, and stays needed.
+func (l *Log) Close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	l.stop()
+	l.wg.Wait()
+	l.src.close()
+	return l.wrap("close", l.j.Close())
+}
+
+// pause waits before another try, longer each time. It is false when the log
+// ended.
+func (l *Log) pause(n *time.Duration) bool {
+	t := time.NewTimer(*n)
+	defer t.Stop()
+	*n = min(*n*2, 50*l.cfg.Retry)
+	select {
+	case <-t.C:
+		return true
+	case <-l.life.Done():
+		return false
+	}
+}
+
+// note keeps what the store or the catalog failed with, for Stats; nil is that
+// it works again.
+func (l *Log) note(doing string, err error) {
+	l.work.Lock()
+	defer l.work.Unlock()
+	switch {
+	case err == nil && l.trouble.err != nil:
+		l.cfg.Logger.Info("overlay is stored again", "overlay", l.cfg.ID, "after", l.cfg.Now().Sub(l.trouble.since))
+		l.trouble = trouble{}
+	case err != nil && l.trouble.err == nil:
+		l.cfg.Logger.Warn("overlay cannot be stored, trying again", "overlay", l.cfg.ID, "doing", doing, "err", err)
+		l.trouble = trouble{err, l.cfg.Now()}
+	case err != nil:
+		l.trouble.err = err
+	}
+}
