@@ -59,15 +59,15 @@ func (h *ahead) refund(n int64) { h.earn(n*grainSize + n*grainSize/spareShare) }
 // stream returns the stream that the read of [a, b) belongs to, or a new one.
 func (h *ahead) stream(a, b int64) *stream {
 	i := slices.IndexFunc(h.streams, func(st stream) bool { return a >= st.next-slack && a <= st.next+slack })
-	st := stream{next: b}
+	st := stream{next: a}
 	if i >= 0 {
 		st = h.streams[i]
 		h.streams = slices.Delete(h.streams, i, i+1)
 	} else if len(h.streams) == maxStreams {
 		h.streams = h.streams[:maxStreams-1]
 	}
+	st.run += max(b-st.next, 0)
 	st.next = max(st.next, b)
-	st.run += b - a
 	st.reads++
 	h.streams = slices.Insert(h.streams, 0, st)
 	return &h.streams[0]
@@ -75,7 +75,7 @@ func (h *ahead) stream(a, b int64) *stream {
 
 // follow notes that [a, b) is read, and fetches ahead of the stream that it
 // belongs to. The window is as long as the stream was so far, up to the limit:
-// it doubles. The next piece is fetched when half of the window was used. The
+// it doubles. The next piece is fetched when a quarter of it was used. The
 // caller holds s.mu.
 func (s *session) follow(a, b int64) {
 	h := &s.ahead
@@ -86,7 +86,7 @@ func (s *session) follow(a, b int64) {
 	window := min(st.run, h.limit, h.credit/grainSize)
 	from := max(st.front, st.next)
 	to := min(st.next+window, s.obj.grains())
-	if to-from < max(window/2, partGrains) && to != s.obj.grains() {
+	if to-from < max(window/4, partGrains) && to != s.obj.grains() {
 		return
 	}
 	piece := min(max(window/4, unitGrains), fetchGrains/2)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/block/blocktest"
@@ -185,7 +186,7 @@ func TestBound(t *testing.T) {
 	}
 	for name, next := range patterns {
 		t.Run(name, func(t *testing.T) {
-			c := open(t, cache.Config{})
+			c := open(t, memory())
 			r := reader(t, c, "o", f)
 			before := f.bytes.Load()
 			asked := make(map[int64]bool)
@@ -207,3 +208,12 @@ func TestBound(t *testing.T) {
 		})
 	}
 }
+
+// settled waits until what was fetched is kept.
+func settled(c *cache.Cache) {
+	for s := c.Stats(); s.Running+s.Waiting > 0; s = c.Stats() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -36,7 +36,7 @@ type files struct {
 // openFiles opens the files in dir, empty ones if there are none that we can
 // read.
 func openFiles(fsys localfs.FS, dir string) (*files, error) {
-	if err := localfs.Mkdirs(fsys, dir); err != nil {
+	if err := localfs.MkdirAll(fsys, dir); err != nil {
 		return nil, err
 	}
 	f := &files{fsys: fsys, dir: dir}
@@ -126,15 +126,20 @@ func (f *files) ours() error {
 }
 
 // reset empties the files. The head is written last: without it, all is
-// emptied again.
+// emptied again. It is the only thing that is ever synced.
 func (f *files) reset() error {
 	for _, file := range f.all() {
 		if err := file.Truncate(0); err != nil {
 			return err
 		}
 	}
-	_, err := f.index.WriteAt(head(), 0)
-	return err
+	if _, err := f.index.WriteAt(head(), 0); err != nil {
+		return err
+	}
+	if err := f.index.Sync(); err != nil {
+		return err
+	}
+	return f.fsys.SyncDir(f.dir)
 }
 
 // readFull reads len(p) bytes; what is past the end of the file is zeros.

@@ -72,34 +72,41 @@ func (s *session) release(f *flight) {
 func (s *session) fly(ctx context.Context, f *flight) {
 	defer s.release(f)
 	defer f.cancel()
-	defer s.land(f)
 	c := s.obj.cache
-	if f.err = c.gate.enter(ctx, &f.ticket); f.err != nil {
+	buf, err := []byte(nil), c.gate.enter(ctx, &f.ticket)
+	if err == nil {
+		defer c.gate.leave(&f.ticket)
+		n := &s.obj.count
+		n.fetches.Add(1)
+		if buf, err = s.fetch(ctx, f); err == nil {
+			n.farBytes.Add(int64(len(buf)))
+		} else {
+			n.farErrors.Add(1)
+		}
+	}
+	if err != nil {
+		s.land(f) // first: who is told tries again, and must not find it
+		f.err = err
 		close(f.done)
 		return
 	}
-	defer c.gate.leave(&f.ticket)
-	f.buf, f.err = s.fetch(ctx, f)
+	f.buf = buf
 	close(f.done)
-	n := &s.obj.count
-	n.fetches.Add(1)
-	if f.err != nil {
-		n.farErrors.Add(1)
-		return
-	}
-	n.farBytes.Add(int64(len(f.buf)))
 	s.keep(f.a, f.buf)
+	s.land(f)
+	s.settle(f)
 }
 
 // land takes f out of the list. From here on, what it fetched is found on the
 // disk, or nowhere.
 func (s *session) land(f *flight) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.flights = slices.DeleteFunc(s.flights, func(other *flight) bool { return other == f })
-	s.mu.Unlock()
-	if f.err != nil {
-		return
-	}
+}
+
+// settle does what remains to be done with what f fetched and kept.
+func (s *session) settle(f *flight) {
 	size := int(f.b - f.a)
 	f.pin.runs(size, func(from, to int) { s.pin(f.a+int64(from), f.a+int64(to)) })
 	f.fresh.runs(size, func(from, to int) { s.mark(f.a+int64(from), f.a+int64(to)) })

@@ -57,10 +57,12 @@ func (s *session) fromUnit(f *files, u *unit, p []byte, in int64) int {
 			return 0
 		}
 	}
-	if fresh := &u.fresh; fresh.any(first, first+n) {
+	if u.fresh.any(first, first+n) {
 		s.firstUse(u, first, first+n)
+		u.stamp.Store(s.obj.cache.clock.Load()) // no use again, and what follows is the same use
+	} else {
+		u.used(s.obj.cache)
 	}
-	u.used(s.obj.cache)
 	return s.check(f, u, digests, p, in)
 }
 
@@ -121,15 +123,16 @@ func (s *session) whole(f *files, u *unit, digests *sums, p []byte, g int) (int,
 		s.obj.cache.unreadable(u, g, g+(len(p)+grainSize-1)/grainSize, err)
 		return 0, false
 	}
-	for done := 0; done < len(p); done += grainSize {
-		i := done / grainSize
-		piece := p[done:min(done+grainSize, len(p))]
+	right := len(p)
+	for at := 0; at < len(p); at += grainSize {
+		i := at / grainSize
+		piece := p[at:min(at+grainSize, len(p))]
 		if s.obj.digest(first+int64(i), piece) != digests[g+i].Load() {
 			s.obj.cache.wrong(u, g+i)
-			return done, false
+			right = min(right, at) // and look at the rest: all that is wrong is fetched at once
 		}
 	}
-	return len(p), true
+	return right, right == len(p)
 }
 
 // wrong forgets a grain that does not agree with its digest, unless that is

@@ -94,6 +94,7 @@ func (s *session) object(ctx context.Context) (block.Reader, error) {
 type purpose struct {
 	behind bool // nobody waits for it, or it can wait
 	exact  bool // nothing else is to be fetched
+	again  bool // a fetch has failed before
 	pin    bool
 }
 
@@ -116,12 +117,13 @@ func (s *session) read(ctx context.Context, p []byte, off int64, why purpose) er
 	return s.miss(ctx, p[done:], off+int64(done), why)
 }
 
-// tries is how often a read looks again for what was there and no longer is.
+// tries is how often a read looks again, without getting on, for what was
+// there and no longer is.
 const tries = 4
 
 // miss fills p, of which at least the beginning is not on the disk.
 func (s *session) miss(ctx context.Context, p []byte, off int64, why purpose) error {
-	for try := 0; ; try++ {
+	for try := 0; ; {
 		flights, err := s.plan(ctx, off/grainSize, grainsEnd(off, len(p)), why)
 		if err != nil {
 			return err
@@ -131,12 +133,14 @@ func (s *session) miss(ctx context.Context, p []byte, off int64, why purpose) er
 		switch {
 		case len(p) == 0:
 			return nil
-		case fail != nil && (try > 0 || ctx.Err() != nil || !fail.shared):
+		case fail != nil && (why.again || ctx.Err() != nil || !fail.shared):
 			return fail.error
 		case try == tries:
 			return s.direct(ctx, p, off)
+		case done == 0:
+			try++
 		}
-		why.exact = true
+		why.exact, why.again = true, fail != nil
 	}
 }
 
