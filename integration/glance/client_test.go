@@ -18,10 +18,6 @@ import (
 // A client talks to a Glance.
 type client struct{ *servers.Glance }
 
-func startGlance(t *testing.T, cfg servers.GlanceConfig) *client {
-	return &client{servers.StartGlance(t, cfg)}
-}
-
 // image is what Glance shows of one.
 type image struct {
 	Status    string

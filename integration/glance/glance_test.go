@@ -27,38 +27,61 @@ import (
 	"github.com/seed-478a8fee/platter/integration/servers"
 )
 
-// names are those of the bucket, of the containers and of the pool.
-const names = "images"
+// What we share with Glance, besides the pool.
+const (
+	bucket    = "bucket"
+	container = "images"
+)
+
+// large is where both sides begin to cut objects into pieces, in MiB.
+const large = 5
 
 var (
 	keeper  servers.Keeper
 	versity = servers.Share(&keeper, func(t servers.TB) *servers.Versity {
 		v := servers.StartVersity(t, servers.VersityConfig{})
-		v.MakeBucket(t, names)
+		v.MakeBucket(t, bucket)
 		return v
 	})
 	ceph = servers.Share(&keeper, func(t servers.TB) *servers.Ceph {
 		c := servers.StartCeph(t, servers.CephConfig{RGW: true})
-		c.RGW.MakeBucket(t, "bucket") // S3 and Swift share their names here
-		c.RGW.Swift.MakeContainer(t, names)
+		c.RGW.MakeBucket(t, bucket) // S3 and Swift share their names here
+		c.RGW.Swift.MakeContainer(t, container)
 		return c
 	})
 	tempauth = servers.Share(&keeper, func(t servers.TB) *servers.Swift {
 		s := servers.StartSwift(t, servers.SwiftConfig{})
-		s.Account.MakeContainer(t, names)
+		s.Account.MakeContainer(t, container)
 		return s
 	})
 	keystone = servers.Share(&keeper, func(t servers.TB) *servers.Swift {
 		s := servers.StartSwift(t, servers.SwiftConfig{Keystone: servers.StartKeystone(t)})
-		s.Account.MakeContainer(t, names)
+		s.Account.MakeContainer(t, container)
 		return s
 	})
 )
 
-func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
+// The Glances on them.
+var (
+	onCeph = share(func(t servers.TB) servers.GlanceConfig {
+		c := ceph(t)
+		return servers.GlanceConfig{Ceph: c, S3: &c.RGW.S3, Swift: &c.RGW.Swift}
+	})
+	onVersity = share(func(t servers.TB) servers.GlanceConfig {
+		return servers.GlanceConfig{S3: &versity(t).S3, Swift: &tempauth(t).Account}
+	})
+	onKeystone = share(func(t servers.TB) servers.GlanceConfig { return servers.GlanceConfig{Swift: &keystone(t).Account} })
+)
 
-// large is where both sides begin to cut objects into pieces, in MiB.
-const large = 5
+func share(config func(t servers.TB) servers.GlanceConfig) func(t servers.TB) *client {
+	return servers.Share(&keeper, func(t servers.TB) *client {
+		cfg := config(t)
+		cfg.Bucket, cfg.Container, cfg.LargeObject = bucket, container, large
+		return &client{servers.StartGlance(t, cfg)}
+	})
+}
+
+func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
 
 // A place is one that a Glance and our store share.
 type place struct {
@@ -72,20 +95,14 @@ type place struct {
 // sets are Glances with the places that they share with us.
 var sets = map[string]func(t *testing.T) []place{
 	"Ceph": func(t *testing.T) []place {
-		c := ceph(t)
-		g := startGlance(t, servers.GlanceConfig{Ceph: c, S3: &c.RGW.S3, Bucket: "bucket", Swift: &c.RGW.Swift, Container: names, LargeObject: large})
-		return []place{inRBD(t, g, c), inS3(t, g, c.RGW.S3, "bucket"), inSwift(t, g, c.RGW.Swift)}
+		c, g := ceph(t), onCeph(t)
+		return []place{inRBD(t, g, c), inS3(t, g, c.RGW.S3), inSwift(t, g, c.RGW.Swift)}
 	},
 	"VersityAndTempauth": func(t *testing.T) []place {
-		v, s := versity(t), tempauth(t)
-		g := startGlance(t, servers.GlanceConfig{S3: &v.S3, Bucket: names, Swift: &s.Account, Container: names, LargeObject: large})
-		return []place{inS3(t, g, v.S3, names), inSwift(t, g, s.Account)}
+		g := onVersity(t)
+		return []place{inS3(t, g, versity(t).S3), inSwift(t, g, tempauth(t).Account)}
 	},
-	"Keystone": func(t *testing.T) []place {
-		s := keystone(t)
-		g := startGlance(t, servers.GlanceConfig{Swift: &s.Account, Container: names, LargeObject: large})
-		return []place{inSwift(t, g, s.Account)}
-	},
+	"Keystone": func(t *testing.T) []place { return []place{inSwift(t, onKeystone(t), keystone(t).Account)} },
 }
 
 func inRBD(t *testing.T, g *client, c *servers.Ceph) place {
@@ -99,7 +116,7 @@ func inRBD(t *testing.T, g *client, c *servers.Ceph) place {
 	}}
 }
 
-func inS3(t *testing.T, g *client, server servers.S3, bucket string) place {
+func inS3(t *testing.T, g *client, server servers.S3) place {
 	s, err := s3.Open(t.Context(), s3.Config{Endpoint: server.URL, Bucket: bucket, AccessKey: server.AccessKey, SecretKey: server.SecretKey,
 		PartSize: large << 20, Logger: logger(t)})
 	if err != nil {
@@ -127,7 +144,7 @@ func inS3(t *testing.T, g *client, server servers.S3, bucket string) place {
 
 func inSwift(t *testing.T, g *client, a servers.SwiftAccount) place {
 	s, err := swift.Open(t.Context(), swift.Config{AuthURL: a.AuthURL, User: a.User, Key: a.Key, Project: a.Project, Region: a.Region,
-		Container: names, SegmentSize: large << 20, SpoolDir: t.TempDir(), Logger: logger(t)})
+		Container: container, SegmentSize: large << 20, SpoolDir: t.TempDir(), Logger: logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +154,7 @@ func inSwift(t *testing.T, g *client, a servers.SwiftAccount) place {
 		user = a.Project + ":" + a.User
 	}
 	return place{"swift", g, s, withUser(user, a.Key), func(t *testing.T) []string {
-		all, err := a.Connection().ObjectNamesAll(t.Context(), names, nil)
+		all, err := a.Connection().ObjectNamesAll(t.Context(), container, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +287,7 @@ func TestLocations(t *testing.T) {
 			got = scheme + "://" + got[i+1:]
 		}
 		if p.store == "swift" { // Glance calls the account as its configuration does
-			want = "swift+config://" + servers.SwiftReference + "/" + names + "/" + id
+			want = "swift+config://" + servers.SwiftReference + "/" + container + "/" + id
 		}
 		if got != want {
 			t.Errorf("Glance says %s, we say %s", got, want)
@@ -283,7 +300,7 @@ func TestLocations(t *testing.T) {
 // image and whoever made the clone.
 func TestDeleteInUse(t *testing.T) {
 	c := ceph(t)
-	p := inRBD(t, startGlance(t, servers.GlanceConfig{Ceph: c}), c)
+	p := inRBD(t, onCeph(t), c)
 	for _, writer := range []string{"glance", "platter"} {
 		t.Run(writer, func(t *testing.T) {
 			before := p.list(t)

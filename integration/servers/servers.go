@@ -68,8 +68,8 @@ func (k *Keeper) Run(m *testing.M) int {
 
 // Share returns a function that starts a server once, for the first test that
 // calls it, and returns the same one to all. If it does not start, every test
-// that wants it fails.
-func Share[T any](k *Keeper, start func(t TB) T) func(t testing.TB) T {
+// that wants it fails. What start needs may be shared too.
+func Share[T any](k *Keeper, start func(t TB) T) func(t TB) T {
 	try := sync.OnceValues(func() (server T, err error) {
 		// Whatever ends start, be it Fatalf's Goexit, ends only its goroutine.
 		done := make(chan struct{})
@@ -82,11 +82,11 @@ func Share[T any](k *Keeper, start func(t TB) T) func(t testing.TB) T {
 		<-done
 		return server, t.err
 	})
-	return func(t testing.TB) T {
+	return func(t TB) T {
 		t.Helper()
 		server, err := try()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v", err)
 		}
 		return server
 	}
