@@ -65,12 +65,14 @@ func (w *writer) copyWhole(seg segment) error {
 }
 
 func (w *writer) copySegments(o *object) error {
-	if err := w.store.vacant(w.ctx, w.name); err != nil {
-		return err
-	}
 	w.segment = o.state.segment
 	if err := w.claim(); err != nil {
 		return err
+	}
+	for _, name := range []string{w.name, segmentName(w.name, 1)} {
+		if err := w.store.vacant(w.ctx, name); err != nil {
+			return err
+		}
 	}
 	for i := range o.state.count() {
 		w.number = i + 1
@@ -105,7 +107,7 @@ func (s *Store) copyOne(ctx context.Context, name, id string, seg segment, heade
 	case err != nil:
 		return "", s.explain(err)
 	}
-	h := map[string]string{"X-Copy-From": escape(seg.container + "/" + seg.name), "X-Fresh-Metadata": "true"}
+	h := map[string]string{copyHeader: escape(seg.container + "/" + seg.name), "X-Fresh-Metadata": "true"}
 	for k, v := range header {
 		h[k] = v
 	}

@@ -262,6 +262,10 @@ func (f *fake) put(w http.ResponseWriter, r *http.Request, name string, body []b
 			return
 		}
 		body = src.data
+		if r.Header.Get("If-None-Match") == "*" { // asked of the source, as Swift does
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 	}
 	static := r.FormValue("multipart-manifest") == "put"
 	o := &thing{data: body, header: http.Header{"Content-Type": {"application/octet-stream"}}}

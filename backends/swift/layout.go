@@ -25,6 +25,7 @@ const (
 const (
 	manifestHeader = "X-Object-Manifest"     // CONTAINER/PREFIX of a dynamic large object's segments
 	staticHeader   = "X-Static-Large-Object" // True for a static one
+	copyHeader     = "X-Copy-From"           // CONTAINER/NAME of what a PUT makes a copy of
 )
 
 // segmentName returns the name of a segment, from 1, as Glance calls them.

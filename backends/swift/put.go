@@ -29,7 +29,7 @@ func (s *Store) put(ctx context.Context, u upload) error {
 		"Content-Type": "application/octet-stream", uploadHeader: u.id,
 	}}
 	maps.Copy(r.header, u.header)
-	if s.can.putNone {
+	if s.can.putNone && u.header[copyHeader] == "" { // of a copy, the source is asked as well, and answers 304
 		r.header["If-None-Match"] = "*"
 	}
 	if u.digest != "" {

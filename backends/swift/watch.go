@@ -87,7 +87,7 @@ func (w *watch) closeIdle() { w.base.CloseIdleConnections() }
 
 // patience returns how long the server may be silent about a request.
 func (w *watch) patience(req *http.Request) time.Duration {
-	if req.Method == http.MethodPut && (req.Header.Get("X-Copy-From") != "" || req.URL.Query().Has("multipart-manifest")) ||
+	if req.Method == http.MethodPut && (req.Header.Get(copyHeader) != "" || req.URL.Query().Has("multipart-manifest")) ||
 		req.Method == http.MethodDelete {
 		return workTimes * w.limit
 	}
