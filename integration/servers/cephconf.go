@@ -79,8 +79,7 @@ rgw data = %[4]s/rgw
 # Without tcp_nodelay a small answer takes 44 ms.
 rgw frontends = beast endpoint=127.0.0.1:%[9]d tcp_nodelay=1
 rgw thread pool size = 32
+# Clients of Swift are led to where they signed in, which may be a proxy.
 rgw swift account in url = true
-rgw swift url = http://127.0.0.1:%[9]d
-rgw dns name = 127.0.0.1
 `, fsid, v2, v1, c.Dir, store, size, cfg.Settings, c.User, c.rgwPort)
 }

@@ -24,6 +24,12 @@ type S3 struct {
 	Region    string
 }
 
+// At returns the same server at another address, that of a proxy before it.
+func (s S3) At(url string) S3 {
+	s.URL = url
+	return s
+}
+
 // Client returns a client of the server.
 func (s S3) Client(t TB) *minio.Client {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed" // run-swift.py
 	"fmt"
+	"net/url"
 	"os/user"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,15 @@ type SwiftAccount struct {
 	Project string
 	Domain  string // of the user and of the project, by name
 	Region  string
+}
+
+// At returns the same account at another address, that of a proxy before the
+// server. With Keystone only the catalog can say so.
+func (a SwiftAccount) At(proxy string) SwiftAccount {
+	if u, err := url.Parse(a.AuthURL); err == nil {
+		a.AuthURL = proxy + u.Path
+	}
+	return a
 }
 
 // Connection returns a client of the account.
@@ -48,6 +58,10 @@ type SwiftConfig struct {
 	// Keystone says who is who; Swift's own tempauth if nil. The service is
 	// entered into its catalog.
 	Keystone *Keystone
+
+	// Endpoint makes of the server's URL the one that Keystone's catalog gets,
+	// such as that of a proxy; its own if nil.
+	Endpoint func(url string) string
 
 	// MaxObject is the largest object in bytes; 5 GiB + 2, as by default, if 0.
 	MaxObject int64
@@ -111,7 +125,11 @@ func StartSwift(t TB, cfg SwiftConfig) *Swift {
 	launchAll(t, dir, servers["account"], servers["container"], servers["object"], servers["proxy"])
 	s.Proxy, s.Object = servers["proxy"], servers["object"]
 	if k := cfg.Keystone; k != nil {
-		k.AddService(t, "object-store", "swift", s.URL+"/v1/AUTH_%(tenant_id)s")
+		endpoint := s.URL
+		if cfg.Endpoint != nil {
+			endpoint = cfg.Endpoint(endpoint)
+		}
+		k.AddService(t, "object-store", "swift", endpoint+"/v1/AUTH_%(tenant_id)s")
 		s.Account = SwiftAccount{AuthURL: k.URL, User: k.User, Key: k.Password, Project: k.Project, Domain: "Default", Region: k.Region}
 	} else {
 		s.Account = SwiftAccount{AuthURL: s.URL + "/auth/v1.0", User: "test:tester", Key: "testing"}
