@@ -48,8 +48,6 @@ func (b *bitmap) any(from, to int) bool {
 	return false
 }
 
-func (b *bitmap) has(i int) bool { return b[i/64].Load()>>(i%64)&1 != 0 }
-
 // set sets [from, to) and returns how many bits were not.
 func (b *bitmap) set(from, to int) (changed int64) {
 	for w := from / 64; w*64 < to; w++ {

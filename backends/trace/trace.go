@@ -8,33 +8,40 @@
 package trace
 
 import (
-	"context"
+	"cmp"
+	"encoding/binary"
 	"fmt"
-	"sync"
-	"time"
+	"hash/crc32"
+	"slices"
 
-	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/decode"
 )
 
 // Grain is the unit of a Trace in bytes: ranges begin and end at multiples of
-// it.
+// it, but for the end of the object.
 const Grain = 4 << 10
 
-// MaxEncoded is the most bytes that an encoded Trace has.
-const MaxEncoded = 200 << 10
+// Limits of a Trace.
+const (
+	MaxEncoded = 200 << 10 // bytes of an encoded one
+	MaxBytes   = 1 << 30   // that it covers
+	MaxBoots   = 8         // that are told apart
+)
 
-// A Range is a run of an object that was read, in bytes.
+// A Range is a run of an object that was read.
 type Range struct {
-	Off, Len int64
-	Seen     int // in how many of the boots
+	Off, Len int64 // bytes
+	Seen     int   // in about how many of the boots
 }
+
+// End returns the offset just past the range.
+func (r Range) End() int64 { return r.Off + r.Len }
 
 // A Trace is what the first reads of an object were, in order. No two ranges
 // overlap.
 type Trace struct {
 	Size   int64 // of the object
-	Boots  int   // how many were merged
+	Boots  int   // how many were merged, up to MaxBoots
 	Ranges []Range
 }
 
@@ -47,57 +54,131 @@ func (t Trace) Bytes() int64 {
 	return sum
 }
 
+const (
+	magic   = "PTRACE\x00\x01" // the last byte is the version
+	seenLen = 4                // bits of a length that are Seen
+)
+
 // Encode returns t in its stored form, of at most MaxEncoded bytes: what was
-// read last is left out if need be.
-func (t Trace) Encode() []byte { return nil }
-
-// Decode reads what Encode wrote. Anything else is an error.
-func Decode(data []byte) (Trace, error) { return Trace{}, fmt.Errorf("trace: %w", decode.ErrCorrupt) }
-
-// Merge returns old with what one more boot read. Ranges keep their order,
-// those that boots no longer read are forgotten by and by.
-func Merge(old, boot Trace) Trace { return boot }
-
-// A Config says how much a Recorder writes down. The zero Config works.
-type Config struct {
-	// Time is how long it listens. Default: 3 minutes.
-	Time time.Duration
-
-	// Bytes is how much it writes down at most. Default: 1 GiB.
-	Bytes int64
+// read last is left out if need be. The form is: magic; the size, the number
+// of boots and that of ranges, as uvarints; for each range the distance in
+// grains from the end of the one before, as a varint, and a uvarint of its
+// length in grains shifted left by four bits and how often it was seen; the
+// CRC-32C of all that in four bytes, little endian. Encode of a Trace without
+// ranges is nil.
+func (t Trace) Encode() []byte {
+	var body []byte
+	var n, last int64
+	for _, r := range t.Ranges {
+		first, grains := r.Off/Grain, (r.End()+Grain-1)/Grain-r.Off/Grain
+		was := len(body)
+		body = binary.AppendVarint(body, first-last)
+		body = binary.AppendUvarint(body, uint64(grains)<<seenLen|uint64(r.Seen))
+		if len(body) > MaxEncoded-64 {
+			body = body[:was]
+			break
+		}
+		last = first + grains
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	b := []byte(magic)
+	b = binary.AppendUvarint(b, uint64(t.Size))
+	b = binary.AppendUvarint(b, uint64(t.Boots))
+	b = binary.AppendUvarint(b, uint64(n))
+	b = append(b, body...)
+	return binary.LittleEndian.AppendUint32(b, crc(b))
 }
 
-// A Recorder is a block.Reader that writes down the first reads of the Reader
-// below it.
-type Recorder struct {
-	r  block.Reader
-	mu sync.Mutex
+func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+func corrupt(text string, args ...any) error {
+	return fmt.Errorf("trace: %w", decode.Corrupt(text, args...))
 }
 
-// Record returns a Recorder above r.
-func Record(r block.Reader, cfg Config) *Recorder { return &Recorder{r: r} }
-
-// Size returns the number of bytes.
-func (r *Recorder) Size() int64 { return r.r.Size() }
-
-// ReadAt reads below and writes down what.
-func (r *Recorder) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return r.r.ReadAt(ctx, p, off)
+// Decode reads what Encode wrote. Anything else is an error: the ranges of
+// what it returns lie inside the object and do not overlap.
+func Decode(data []byte) (Trace, error) {
+	var t Trace
+	if len(data) > MaxEncoded || len(data) < len(magic)+4 || string(data[:len(magic)]) != magic {
+		return t, corrupt("%d bytes are no trace of this version", len(data))
+	}
+	end := len(data) - 4
+	if crc(data[:end]) != binary.LittleEndian.Uint32(data[end:]) {
+		return t, corrupt("the checksum is wrong")
+	}
+	d := decoder{b: data[len(magic):end]}
+	size, boots, n := d.uvarint(), d.uvarint(), d.uvarint()
+	if d.bad || size > 1<<62 || boots < 1 || boots > MaxBoots || n > uint64(len(d.b)) {
+		return t, corrupt("a head of %d bytes, %d boots, %d ranges", size, boots, n)
+	}
+	t = Trace{Size: int64(size), Boots: int(boots), Ranges: make([]Range, 0, n)}
+	var last int64
+	for range n {
+		delta, word := d.varint(), d.uvarint()
+		first, grains := last+delta, int64(word>>seenLen)
+		r := Range{Off: first * Grain, Len: grains * Grain, Seen: int(word & (1<<seenLen - 1))}
+		if d.bad || first < 0 || first > t.Size/Grain || grains < 1 || grains > MaxBytes/Grain || r.Off >= t.Size ||
+			r.End() >= t.Size+Grain || r.Seen < 1 || r.Seen > t.Boots {
+			return Trace{}, corrupt("a range at %d of %d grains, seen %d times", first, grains, r.Seen)
+		}
+		r.Len = min(r.Len, t.Size-r.Off)
+		t.Ranges = append(t.Ranges, r)
+		last = first + grains
+	}
+	if len(d.b) > 0 {
+		return Trace{}, corrupt("%d bytes too many", len(d.b))
+	}
+	if t.Bytes() > MaxBytes || overlap(t.Ranges) {
+		return Trace{}, corrupt("ranges that overlap, or are too long")
+	}
+	return t, nil
 }
 
-// Extent describes the run that starts at off.
-func (r *Recorder) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
-	return block.ExtentAt(ctx, r.r, off, n)
+func overlap(ranges []Range) bool {
+	sorted := byOffset(ranges)
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i].Off < sorted[i-1].End() {
+			return true
+		}
+	}
+	return false
 }
 
-// Prefetch brings a range nearer.
-func (r *Recorder) Prefetch(ctx context.Context, off, n int64) error {
-	return block.Prefetch(ctx, r.r, off, n)
+func byOffset(ranges []Range) []Range {
+	sorted := slices.Clone(ranges)
+	slices.SortFunc(sorted, func(a, b Range) int { return cmp.Compare(a.Off, b.Off) })
+	return sorted
 }
 
-// Trace returns what was written down so far.
-func (r *Recorder) Trace() Trace { return Trace{} }
+// A decoder takes numbers off b. After one that is not whole it is bad.
+type decoder struct {
+	b   []byte
+	bad bool
+}
 
-// Replay has r prefetch what t says, in its order, with up to parallel
-// requests at a time, and returns when that is done or ctx ends.
-func Replay(ctx context.Context, r block.Reader, t Trace, parallel int) error { return nil }
+func (d *decoder) took(n int) {
+	if n <= 0 {
+		d.bad, n = true, len(d.b)
+	}
+	d.b = d.b[n:]
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	d.took(n)
+	return v
+}
+
+// varint is bounded so that what it is added to cannot overflow.
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	d.took(n)
+	if v > 1<<50 || v < -1<<50 {
+		d.bad = true
+		return 0
+	}
+	return v
+}
