@@ -55,7 +55,12 @@ type Keeper struct {
 // Run runs the tests and then stops what was started for them. It returns the
 // exit code.
 func (k *Keeper) Run(m *testing.M) int {
-	code := m.Run()
+	defer k.stop()
+	return m.Run()
+}
+
+// stop stops what was started, the last first.
+func (k *Keeper) stop() {
 	k.mu.Lock()
 	cleanup := k.cleanup
 	k.cleanup = nil
@@ -63,7 +68,6 @@ func (k *Keeper) Run(m *testing.M) int {
 	for _, f := range slices.Backward(cleanup) {
 		f()
 	}
-	return code
 }
 
 // Share returns a function that starts a server once, for the first test that
