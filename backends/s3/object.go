@@ -18,7 +18,7 @@ import (
 
 // span is the largest range asked for in one GET; a longer read is several at
 // once. Amazon advises ranges of 8 to 16 MB.
-const span = 8 << 20
+const span = 16 << 20
 
 // uploadKey is the metadata that names the upload that made an object.
 const uploadKey = "Platter-Upload"

@@ -167,7 +167,7 @@ type Store struct {
 	can      abilities
 	copying  copying
 	pace     time.Duration // of trying again
-	blocks   sync.Pool // *[]byte of PartSize
+	blocks   sync.Pool     // *[]byte of PartSize
 }
 
 // Open connects to the bucket and tries what its server can do, on a scratch

@@ -102,13 +102,15 @@ func (w *writer) send() error {
 		if err != nil {
 			w.cancel(fmt.Errorf("part %d: %w", number, err))
 		}
-		if clean {
-			w.release(blocks)
-		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if err == nil {
 			w.sent = append(w.sent, done)
+		}
+		if clean { // else a connection may still be reading them
+			for _, b := range blocks {
+				w.free = append(w.free, b[:0])
+			}
 		}
 		w.flying--
 		w.blocks -= len(blocks)
@@ -131,10 +133,13 @@ func (w *writer) begin(checksums string) error {
 	if checksums != "" {
 		opts.UserMetadata["X-Amz-Checksum-Algorithm"] = checksums
 	}
+	tries := 0
 	err := w.store.again(w.ctx, w.store.writing(), "begin an upload of "+w.name, func(ctx context.Context) (err error) {
+		tries++
 		w.upload, err = w.store.core.NewMultipartUpload(ctx, w.store.cfg.Bucket, w.name, opts)
 		return err
 	})
+	w.stray = tries > 1 || err != nil
 	if err == nil && w.upload == "" {
 		err = errors.New("the server gave no id to the upload")
 	}
@@ -215,7 +220,16 @@ func (w *writer) complete(ctx context.Context) error {
 		etag = info.ETag
 		return err
 	})
-	return w.settle(ctx, etag, err)
+	if err := w.settle(ctx, etag, err); err != nil {
+		return err
+	}
+	if w.stray && s.can.listUploads {
+		if err := s.abortAll(ctx, w.name); err != nil {
+			s.cfg.Logger.WarnContext(ctx, "s3: an upload whose start was not heard of may be left in the bucket until its key is deleted",
+				"bucket", s.cfg.Bucket, "name", w.name, "error", err)
+		}
+	}
+	return nil
 }
 
 // unlessTaken makes a request fail if there is an object, be it one of an
@@ -245,10 +259,10 @@ func (w *writer) settle(ctx context.Context, etag string, err error) error {
 		w.doubt = statusOf(err) == 0
 		return w.conflict(err)
 	}
-	st, lost := w.store.head(ctx, w.store.reading(), w.name)
+	st, lost := w.result(ctx, err == nil)
 	switch {
-	case errors.Is(lost, fs.ErrNotExist) && err == nil:
-		return fmt.Errorf("the server says that it made the object, and that there is none: %w", io.ErrUnexpectedEOF)
+	case errors.Is(lost, errNotYet):
+		return fmt.Errorf("%w: %w", lost, io.ErrUnexpectedEOF)
 	case errors.Is(lost, fs.ErrNotExist):
 		return w.conflict(err)
 	case lost != nil && err == nil:
@@ -262,6 +276,26 @@ func (w *writer) settle(ctx context.Context, etag string, err error) error {
 		return fmt.Errorf("the object has %d bytes and ETag %s, want %d and %s: %w", st.size, st.etag, w.off, etag, io.ErrUnexpectedEOF)
 	}
 	return nil
+}
+
+// errNotYet is an object that the server says it made.
+var errNotYet = errors.New("the server says that it made the object, and that there is none")
+
+// result looks at what is there. One that was promised gets time to appear:
+// versitygw, asked a second time to assemble an object, says at once that it
+// did, be the first time still going on, or ended by a kill.
+func (w *writer) result(ctx context.Context, promised bool) (st state, err error) {
+	if !promised {
+		return w.store.head(ctx, w.store.reading(), w.name)
+	}
+	err = w.store.again(ctx, w.store.writing(), "find "+w.name, func(ctx context.Context) (err error) {
+		st, err = w.store.head(ctx, w.store.reading(), w.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errNotYet
+		}
+		return err
+	})
+	return st, err
 }
 
 // ours says whether what is there is of this upload. On a server that keeps no

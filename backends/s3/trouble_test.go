@@ -73,7 +73,7 @@ func untilClosed(c <-chan struct{}) fault {
 func silent(_ http.ResponseWriter, r *http.Request) bool {
 	select {
 	case <-r.Context().Done():
-	case <-time.After(3 * time.Second):
+	case <-time.After(time.Second):
 	}
 	return true
 }
@@ -112,7 +112,7 @@ func stored(t *testing.T, data []byte, change func(cfg *s3.Config)) (*fake, *s3.
 	t.Helper()
 	f := newFake(t)
 	cfg := f.config()
-	cfg.Timeout = 200 * time.Millisecond
+	cfg.Timeout = 100 * time.Millisecond
 	if change != nil {
 		change(&cfg)
 	}
@@ -221,7 +221,7 @@ func TestReadGoesOn(t *testing.T) {
 // TestSlowIsNotSilent: a body may take longer than Timeout as long as it comes.
 func TestSlowIsNotSilent(t *testing.T) {
 	data := storetest.Bytes(1, 1000)
-	f, _, r := stored(t, data, nil)
+	f, _, r := stored(t, data, func(cfg *s3.Config) { cfg.Timeout = 500 * time.Millisecond })
 	f.set(func(f *fake) {
 		f.before = f.instead(nil, 1, func(w http.ResponseWriter, _ *http.Request) {
 			for i := 1; i < 1000; i += 111 {
@@ -242,12 +242,12 @@ func TestSlowIsNotSilent(t *testing.T) {
 // TestLargeRead: what is larger than a span comes in several ranges.
 func TestLargeRead(t *testing.T) {
 	data := storetest.Bytes(1, 40*mib+17)
-	f, _, r := stored(t, data, nil)
+	f, _, r := stored(t, data, func(cfg *s3.Config) { cfg.Timeout = time.Minute })
 	if err := blocktest.Equal(t.Context(), r, data); err != nil {
 		t.Error(err)
 	}
-	if n := len(f.requests()); n != 6 {
-		t.Errorf("%d requests, want 6", n)
+	if n := len(f.requests()); n != 3 {
+		t.Errorf("%d requests, want 3", n)
 	}
 	f.set(func(f *fake) { f.before = on("GET", "", says(403, "AccessDenied")) })
 	if err := r.ReadAt(t.Context(), make([]byte, 20*mib), 0); err == nil || !strings.Contains(err.Error(), "does not allow") {
@@ -258,7 +258,7 @@ func TestLargeRead(t *testing.T) {
 // TestReadCancelled ends at once, whatever the server does.
 func TestReadCancelled(t *testing.T) {
 	f, _, r := stored(t, storetest.Bytes(1, 1000), func(cfg *s3.Config) { cfg.Timeout = time.Minute })
-	for name, fault := range map[string]fault{"header": silent, "body": f.instead(nil, 5, func(w http.ResponseWriter, r *http.Request) { silent(w, r) }), "500": says(500, "InternalError")} {
+	for name, fault := range map[string]fault{"header": silent, "body": f.instead(nil, 5, func(w http.ResponseWriter, r *http.Request) { silent(w, r) })} {
 		f.set(func(f *fake) { f.before = fault })
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		began := time.Now()

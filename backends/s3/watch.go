@@ -52,7 +52,6 @@ func newWatch(cfg Config, u *url.URL) (*watch, error) {
 		IdleConnTimeout:     time.Minute,
 		TLSHandshakeTimeout: min(cfg.Timeout, 10*time.Second),
 		DisableCompression:  true, // what is stored is what is read
-		WriteBufferSize:     64 << 10,
 	}
 	if u.Scheme == "https" {
 		roots, err := authorities(cfg.CAFile)

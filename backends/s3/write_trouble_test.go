@@ -47,7 +47,7 @@ func TestWriteTrouble(t *testing.T) {
 				t.Parallel()
 				f := newFake(t)
 				cfg := f.config()
-				cfg.Timeout, cfg.Retry = 150*time.Millisecond, 10*time.Second
+				cfg.Timeout, cfg.Retry = 100*time.Millisecond, 10*time.Second
 				s := f.openWith(cfg)
 				f.set(func(f *fake) {
 					f.before = either(times(2, parts(bad)), times(2, appears(n, bad)), times(1, on("POST", "uploads", bad)))
@@ -118,6 +118,56 @@ func TestLostAnswer(t *testing.T) {
 				t.Errorf("%d uploads are left", f.unfinished())
 			}
 		}
+	}
+}
+
+// TestLostStart: an upload whose id nobody heard of is freed.
+func TestLostStart(t *testing.T) {
+	for _, commit := range []bool{true, false} {
+		f := newFake(t)
+		s := f.open()
+		f.set(func(f *fake) { f.after = times(2, on("POST", "uploads", hangUp)) })
+		w, err := s.Create(t.Context(), "k", -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(make([]byte, 11*mib)); err != nil {
+			t.Fatal(err)
+		}
+		if f.unfinished() != 3 {
+			t.Fatalf("%d uploads, the test wants 3", f.unfinished())
+		}
+		if commit {
+			err = w.Commit(t.Context())
+		}
+		w.Abort()
+		if err != nil || f.unfinished() > 0 {
+			t.Errorf("commit %v: %v, %d uploads are left", commit, err, f.unfinished())
+		}
+	}
+}
+
+// TestPromised: a server that says that it made the object before it has.
+func TestPromised(t *testing.T) {
+	f := newFake(t)
+	s := f.open()
+	hidden := func(f *fake) {
+		f.objects["hidden"] = f.objects["k"]
+		delete(f.objects, "k")
+	}
+	appears := func(f *fake) { f.objects["k"] = f.objects["hidden"] }
+	f.set(func(f *fake) {
+		f.after = on("POST", "uploadId", func(http.ResponseWriter, *http.Request) bool { f.set(hidden); return false })
+	})
+	time.AfterFunc(300*time.Millisecond, func() { f.set(appears) })
+	if err := storetest.Put(t.Context(), s, "k", -1, make([]byte, 11*mib)); err != nil {
+		t.Errorf("late: %v", err)
+	}
+	if err := s.Delete(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if err := storetest.Put(t.Context(), s, "k", -1, make([]byte, 11*mib)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("never: %v", err)
 	}
 }
 

@@ -84,6 +84,7 @@ type writer struct {
 	part   [][]byte // blocks of the part that is being filled
 	number int      // of parts that were sent
 	upload string   // id of the multipart upload, if there is one
+	stray  bool     // there may be another one, whose id was lost on the way
 	doubt  bool     // a request went out that may have made the object
 	err    error    // of an earlier write: then nothing more is
 	ended  bool
@@ -92,6 +93,7 @@ type writer struct {
 	mu     sync.Mutex
 	change sync.Cond // blocks or sent has changed
 	blocks int       // in use
+	free   [][]byte  // blocks for the next parts
 	flying int       // parts on their way
 	sent   []minio.CompletePart
 }
@@ -167,8 +169,13 @@ func (w *writer) block() ([]byte, error) {
 		return nil, err
 	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.blocks++
-	w.mu.Unlock()
+	if n := len(w.free); n > 0 {
+		b := w.free[n-1]
+		w.free = w.free[:n-1]
+		return b, nil
+	}
 	return (*w.store.blocks.Get().(*[]byte))[:0], nil
 }
 
@@ -259,7 +266,7 @@ func (w *writer) Abort() {
 	}
 	w.cancel(fs.ErrClosed)
 	w.going.Wait()
-	if w.upload != "" || w.doubt {
+	if w.upload != "" || w.stray || w.doubt {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.outer), abortWithin)
 		defer cancel()
 		if err := w.undo(ctx); err != nil {
@@ -285,6 +292,9 @@ func (w *writer) undo(ctx context.Context) error {
 	if w.upload != "" {
 		freed = w.store.abort(ctx, w.name, w.upload)
 	}
+	if w.stray && w.store.can.listUploads {
+		freed = errors.Join(freed, w.store.abortAll(ctx, w.name))
+	}
 	return errors.Join(gone, freed)
 }
 
@@ -293,17 +303,12 @@ func (w *writer) end() {
 	w.ended = true
 	w.cancel(fs.ErrClosed)
 	w.going.Wait()
-	w.release(w.part)
-	w.part = nil
-}
-
-// release gives blocks back that nobody reads any more.
-func (w *writer) release(blocks [][]byte) {
-	for _, b := range blocks {
+	for _, b := range append(w.part, w.free...) {
 		if int64(cap(b)) == w.store.cfg.PartSize {
 			w.store.blocks.Put(&b)
 		}
 	}
+	w.part, w.free = nil, nil
 }
 
 // inOrder returns the parts by number.

@@ -23,12 +23,20 @@ var (
 		return servers.StartVersity(t, servers.VersityConfig{})
 	})
 	ceph = servers.Share(&keeper, func(t servers.TB) *servers.Ceph {
-		return servers.StartCeph(t, servers.CephConfig{RGW: true, Size: 6 << 30})
+		return servers.StartCeph(t, servers.CephConfig{RGW: true, Size: ifSoak[int64](16<<30, 6<<30)})
 	})
 	buckets atomic.Int64
 )
 
 func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
+
+// ifSoak returns the first value in a long run, and the second otherwise.
+func ifSoak[T any](long, short T) T {
+	if os.Getenv("PLATTER_SOAK") == "1" {
+		return long
+	}
+	return short
+}
 
 // kinds are the servers that every test runs against.
 var kinds = map[string]func(t testing.TB) servers.S3{
@@ -82,7 +90,7 @@ func TestStore(t *testing.T) {
 func TestCapabilities(t *testing.T) {
 	want := map[string]string{
 		"versitygw": "",
-		"radosgw":   "",
+		"radosgw":   "if-match on put, crc32c, if-none-match on complete",
 	}
 	for name, server := range kinds {
 		var missing []string
