@@ -2,6 +2,7 @@ package exports
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -176,7 +177,9 @@ func conflict(err error) error {
 	return err
 }
 
-// heads keeps the head of one log in the catalog.
+// heads keeps the head of one log in the catalog. There the epoch of a head is
+// that of the owner, whether it has committed anything or not; a log wants to
+// know who committed, so that is the first of the data.
 type heads struct {
 	c         *catalog.Catalog
 	id, store string
@@ -185,10 +188,14 @@ type heads struct {
 // Load returns the head.
 func (h heads) Load(ctx context.Context) (objectlog.Head, error) {
 	got, err := h.c.OverlayHead(ctx, h.id)
-	if err != nil {
+	if err != nil || len(got.Data) == 0 {
 		return objectlog.Head{}, err
 	}
-	return objectlog.Head{Epoch: got.Epoch, Sequence: got.Sequence, Dirty: got.Dirty, State: got.Data}, nil
+	epoch, n := binary.Varint(got.Data)
+	if n <= 0 {
+		return objectlog.Head{}, fmt.Errorf("the head of overlay %s: %w", h.id, objectlog.ErrCorrupt)
+	}
+	return objectlog.Head{Epoch: epoch, Sequence: got.Sequence, Dirty: got.Dirty, State: got.Data[n:]}, nil
 }
 
 // Commit replaces the head.
@@ -198,7 +205,8 @@ func (h heads) Commit(ctx context.Context, head objectlog.Head) error {
 		garbage = append(garbage, catalog.Garbage{Store: h.store, Key: key})
 	}
 	err := h.c.CommitHead(ctx, h.id, catalog.OverlayHead{
-		Epoch: head.Epoch, Sequence: head.Sequence, Dirty: head.Dirty, Data: head.State,
+		Epoch: head.Epoch, Sequence: head.Sequence, Dirty: head.Dirty,
+		Data: append(binary.AppendVarint(nil, head.Epoch), head.State...),
 	}, garbage)
 	if errors.Is(err, catalog.ErrFenced) {
 		return errors.Join(objectlog.ErrFenced, err)
