@@ -72,6 +72,11 @@ func (*Store) OpenDevice(context.Context, string, DeviceConfig) (*Device, error)
 	return nil, errAbsent
 }
 
+// OpenDelta opens an overlay that was made without a parent.
+func (*Store) OpenDelta(context.Context, string, DeviceConfig) (*Delta, error) {
+	return nil, errAbsent
+}
+
 // A Device is an open overlay. Without the build tag rbd there is none.
 type Device struct{}
 
@@ -126,3 +131,65 @@ func (*Device) Flatten(context.Context, func(done, total int64)) error { return 
 
 // Close ends the use of the overlay.
 func (*Device) Close() error { return errAbsent }
+
+// A Delta is an open bare overlay. Without the build tag rbd there is none.
+type Delta struct{}
+
+// Size returns the size of the disk.
+func (*Delta) Size() int64 { return 0 }
+
+// Usage returns how many bytes the overlay has of its own.
+func (*Delta) Usage() int64 { return 0 }
+
+// Fenced tells whether another writer has taken over.
+func (*Delta) Fenced() bool { return false }
+
+// Unknown tells whether there was a write that the cluster did not answer.
+func (*Delta) Unknown() bool { return false }
+
+// ReadAt reads what was written, and zeros where nothing was.
+func (*Delta) ReadAt(context.Context, []byte, int64) error { return errAbsent }
+
+// WriteAt writes as if the base were zeros.
+func (*Delta) WriteAt(context.Context, []byte, int64) error { return errAbsent }
+
+// Flush waits for the writes that are still with the cluster.
+func (*Delta) Flush(context.Context) error { return errAbsent }
+
+// Extent tells what the overlay has of its own.
+func (*Delta) Extent(context.Context, int64, int64) (block.Extent, error) {
+	return block.Extent{}, errAbsent
+}
+
+// ReadOver reads what was written, and below where nothing was.
+func (*Delta) ReadOver(context.Context, block.Reader, []byte, int64) error { return errAbsent }
+
+// WriteOver stores p in the cluster.
+func (*Delta) WriteOver(context.Context, block.Reader, []byte, int64) error { return errAbsent }
+
+// ZeroOver makes a range read as zeros, whatever is below.
+func (*Delta) ZeroOver(context.Context, block.Reader, int64, int64, block.ZeroMode) error {
+	return errAbsent
+}
+
+// Snapshot keeps the state of the disk as it is now.
+func (*Delta) Snapshot(context.Context, string) (id string, err error) { return "", errAbsent }
+
+// Snapshots returns the states that are kept.
+func (*Delta) Snapshots(context.Context) ([]Snapshot, error) { return nil, errAbsent }
+
+// DeleteSnapshot forgets a state.
+func (*Delta) DeleteSnapshot(context.Context, string) error { return errAbsent }
+
+// OpenSnapshot opens what was written until a snapshot.
+func (*Delta) OpenSnapshot(context.Context, string) (block.ReadCloser, error) {
+	return nil, errAbsent
+}
+
+// Flatten takes from below what the overlay lacks.
+func (*Delta) Flatten(context.Context, block.Reader, func(done, total int64)) error {
+	return errAbsent
+}
+
+// Close ends the use of the overlay.
+func (*Delta) Close() error { return errAbsent }

@@ -18,6 +18,9 @@ const (
 	// default. The first write into one copies all of it from the parent.
 	overlayOrder = 22
 
+	// bareMark in the metadata of an image says that it lies over a base.
+	bareMark = "platter_bare"
+
 	// epochMark in the metadata of an image is the highest epoch that ever had
 	// it open.
 	epochMark = "platter_epoch"
@@ -31,7 +34,7 @@ func (s *Store) CreateClone(ctx context.Context, cfg CloneConfig) error {
 	}
 	return s.with(ctx, "make overlay", cfg.Key, func(c *conn, name string) error {
 		if cfg.Parent == "" {
-			return createImage(c, name, cfg.Size, overlayOrder)
+			return createBare(c, name, cfg.Size)
 		}
 		if err := cloneImage(c, cfg.Parent, name); err != nil {
 			return fmt.Errorf("clone %s: %w", cfg.Parent, err)
@@ -42,6 +45,30 @@ func (s *Store) CreateClone(ctx context.Context, cfg CloneConfig) error {
 		}
 		return nil
 	})
+}
+
+// checkSize refuses what no disk can be.
+func checkSize(size int64) error {
+	if size < 0 {
+		return fmt.Errorf("rbd: a disk of %d bytes: %w", size, fs.ErrInvalid)
+	}
+	return nil
+}
+
+// createBare makes an empty overlay, and says in it that it lies over
+// something.
+func createBare(c *conn, name string, size int64) error {
+	if err := createImage(c, name, size, overlayOrder); err != nil {
+		return err
+	}
+	im, err := c.openImage(name, "", false)
+	if err == nil {
+		err = errors.Join(im.setMark(bareMark, "1"), im.close())
+	}
+	if err != nil {
+		return errors.Join(err, explain(rbd.RemoveImage(c.io, name)))
+	}
+	return nil
 }
 
 func cloneImage(c *conn, parent, name string) error {

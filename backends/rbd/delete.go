@@ -30,7 +30,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 func (s *Store) remove(c *conn, name string) error {
-	clones, err := s.clonesOf(c, name)
+	clones, err := usersOf(c, name)
 	if err != nil {
 		return err
 	}
@@ -52,23 +52,35 @@ func (s *Store) remove(c *conn, name string) error {
 		err = rbd.RemoveImage(c.io, name)
 	}
 	if isBusy(err) {
-		return busy("somebody has it open, or has just made a clone of it")
+		return busy("somebody has just opened or cloned it")
 	}
 	return err
 }
 
-// clonesOf counts the clones of an image's snapshot "snap".
-func (s *Store) clonesOf(c *conn, name string) (int, error) {
-	im, err := rbd.OpenImageReadOnly(c.io, name, snapName)
-	if errors.Is(explain(err), fs.ErrNotExist) {
-		return 0, nil // no snapshot or no image
-	}
+// usersOf counts the clones of an image's snapshot "snap". Whoever has the
+// image open as a writer or, like QEMU, as if it were one, is syscall.EBUSY:
+// to remove even the snapshot would pull it away from under them. Readers such
+// as ours are seen by nobody.
+func usersOf(c *conn, name string) (clones int, err error) {
+	im, err := rbd.OpenImageReadOnly(c.io, name, rbd.NoSnapshot)
 	if err != nil {
 		return 0, err
 	}
 	defer im.Close()
-	clones, err := im.ListChildrenAttributes()
-	return len(clones), err
+	watchers, err := im.ListWatchers()
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range watchers {
+		return 0, busy("the client at " + w.Addr + " has it open")
+	}
+	if err := im.SetSnapshot(snapName); errors.Is(explain(err), fs.ErrNotExist) {
+		return 0, nil // an unfinished one
+	} else if err != nil {
+		return 0, err
+	}
+	list, err := im.ListChildrenAttributes()
+	return len(list), err
 }
 
 // dropSnapshots removes the snapshots of an image: ours, or with all those

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,8 +43,13 @@ type Device struct {
 const pieceSize = 1 << 30
 
 // OpenDevice opens an overlay as its one writer. Somebody else who has it open
-// is ErrLocked; a writer whose turn has passed is ErrFenced.
+// is ErrLocked; a writer whose turn has passed is ErrFenced. One that was made
+// without a parent is for OpenDelta.
 func (s *Store) OpenDevice(ctx context.Context, key string, cfg DeviceConfig) (*Device, error) {
+	return s.openDevice(ctx, key, cfg, false)
+}
+
+func (s *Store) openDevice(ctx context.Context, key string, cfg DeviceConfig, bare bool) (*Device, error) {
 	d := &Device{store: s, key: key}
 	d.snaps.open = make(map[string]int)
 	name, err := imageName(key)
@@ -55,7 +62,7 @@ func (s *Store) OpenDevice(ctx context.Context, key string, cfg DeviceConfig) (*
 		}
 	}
 	if d.c, err = dial(ctx, s.cfg); err == nil {
-		if err = d.open(name, cfg.Epoch); err != nil {
+		if err = d.open(name, cfg.Epoch, bare); err != nil {
 			d.c.close()
 		}
 	}
@@ -65,7 +72,7 @@ func (s *Store) OpenDevice(ctx context.Context, key string, cfg DeviceConfig) (*
 	return d, nil
 }
 
-func (d *Device) open(name string, epoch int64) (err error) {
+func (d *Device) open(name string, epoch int64, bare bool) (err error) {
 	if d.im, err = d.c.openImage(name, "", false); err != nil {
 		return err
 	}
@@ -73,12 +80,15 @@ func (d *Device) open(name string, epoch int64) (err error) {
 		err = takeTurn(d.im, epoch)
 	}
 	if err == nil {
+		err = d.isBare(bare)
+	}
+	if err == nil {
 		d.size, err = d.im.size()
 	}
 	if err == nil {
 		d.own.init(d.im, d.size, false)
 		d.all.init(d.im, d.size, true)
-		if d.own.fast {
+		if d.own.fast || bare {
 			err = d.own.loadAll(d.im)
 		}
 	}
@@ -86,6 +96,21 @@ func (d *Device) open(name string, epoch int64) (err error) {
 		_ = d.im.close() // the first error is the one to tell
 	}
 	return err
+}
+
+// isBare refuses to open a disk for what it is not: what is missing in a bare
+// one would read as zeros.
+func (d *Device) isBare(want bool) error {
+	mark, err := d.im.mark(bareMark)
+	switch {
+	case err != nil:
+		return err
+	case want && mark == "":
+		return fmt.Errorf("it lies over nothing, or has its parent in the cluster: %w", fs.ErrInvalid)
+	case !want && mark != "":
+		return fmt.Errorf("it lies over a base that is not in the cluster: %w", fs.ErrInvalid)
+	}
+	return nil
 }
 
 // Size returns the size of the disk.
@@ -109,6 +134,11 @@ func (d *Device) WriteAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.mark(off, int64(len(p)))
+	return d.write(ctx, p, off)
+}
+
+// write is WriteAt for those who know where there is data.
+func (d *Device) write(ctx context.Context, p []byte, off int64) error {
 	return d.told("write", off, true, d.im.writeAt(ctx, p, off))
 }
 
@@ -254,6 +284,8 @@ func (d *Device) close() error {
 	}
 	if d.doubt.Load() && !d.fenced.Load() {
 		if err := d.shutOut(); err != nil {
+			// go-ceph's finalizer would disconnect under the open image.
+			runtime.SetFinalizer(d.c.rados, nil)
 			return fmt.Errorf("rbd: close overlay %s: a write may still land, so its lock stays: %w", d.key, errors.Join(errs, err))
 		}
 	}

@@ -68,14 +68,14 @@ func fill(ctx context.Context, im *image, src block.Reader, progress func(done i
 		sync.Mutex
 		done int64
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, bad := errgroup.WithContext(ctx)
 	group.SetLimit(uploads)
-	for off := int64(0); off < src.Size() && ctx.Err() == nil; off += objectSize {
+	for off := int64(0); off < src.Size() && bad.Err() == nil; off += objectSize {
 		group.Go(func() error {
 			buf := bufs.Get().(*[objectSize]byte)
 			defer bufs.Put(buf)
 			n := min(objectSize, src.Size()-off)
-			if err := fillObject(ctx, im, src, off, buf[:n]); err != nil {
+			if err := fillObject(bad, im, src, off, buf[:n]); err != nil {
 				return fmt.Errorf("at %d: %w", off, err)
 			}
 			told.Lock()

@@ -2,7 +2,6 @@ package rbd
 
 import (
 	"fmt"
-	"io/fs"
 	"net/url"
 	"strings"
 
@@ -22,12 +21,6 @@ func imageName(key string) (string, error) {
 	return strings.ReplaceAll(key, "/", "+"), nil
 }
 
-// keyOf returns the key of an image with this name, or false if it has none.
-func keyOf(name string) (string, bool) {
-	key := strings.ReplaceAll(name, "+", "/")
-	return key, !strings.Contains(name, "/") && backends.CheckKey(key) == nil
-}
-
 // uri returns Glance's location of an object. It has no words for namespaces.
 func uri(fsid string, cfg Config, key string) string {
 	name, err := imageName(key)
@@ -35,12 +28,4 @@ func uri(fsid string, cfg Config, key string) string {
 		return ""
 	}
 	return fmt.Sprintf("rbd://%s/%s/%s/%s", url.QueryEscape(fsid), url.QueryEscape(cfg.Pool), url.QueryEscape(name), snapName)
-}
-
-// checkSize refuses what no disk can be.
-func checkSize(size int64) error {
-	if size < 0 {
-		return fmt.Errorf("rbd: a disk of %d bytes: %w", size, fs.ErrInvalid)
-	}
-	return nil
 }

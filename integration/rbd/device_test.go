@@ -64,16 +64,6 @@ func TestDevice(t *testing.T) {
 	}
 }
 
-func TestBareDevice(t *testing.T) {
-	s := open(t, config(t, ceph(t)))
-	if err := s.CreateClone(t.Context(), rbd.CloneConfig{Key: "o", Size: 9 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	d := device(t, s, "o", 1)
-	defer closing(t, d)
-	blocktest.TestDevice(t, d, make([]byte, 9<<20))
-}
-
 func TestSnapshots(t *testing.T) {
 	s := open(t, config(t, ceph(t)))
 	data := sparse(20 << 20)

@@ -74,9 +74,7 @@ func TestFencingBesideWrites(t *testing.T) {
 	ctx := t.Context()
 	cfg := config(t, ceph(t))
 	s := open(t, cfg)
-	if err := s.CreateClone(ctx, rbd.CloneConfig{Key: "o", Size: 64 << 20}); err != nil {
-		t.Fatal(err)
-	}
+	clone(t, s, "o", make([]byte, 64<<20), 0)
 	for epoch := int64(1); epoch <= 5; epoch++ {
 		old := device(t, s, "o", 2*epoch)
 		var wait sync.WaitGroup
@@ -229,9 +227,7 @@ func TestOSDKilled(t *testing.T) {
 	cfg := config(t, c)
 	cfg.Timeout = 5 * time.Second
 	s := open(t, cfg)
-	if err := s.CreateClone(ctx, rbd.CloneConfig{Key: "o", Size: 32 << 20}); err != nil {
-		t.Fatal(err)
-	}
+	clone(t, s, "o", make([]byte, 32<<20), 0)
 	d := device(t, s, "o", 1)
 	defer closing(t, d)
 	var wait sync.WaitGroup
