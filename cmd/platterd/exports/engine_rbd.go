@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/backends/rbd"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -84,46 +85,75 @@ func (c clones) open(ctx context.Context, ov catalog.Overlay, img catalog.Image,
 	if err != nil {
 		return nil, err
 	}
-	was := ov
 	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: accept})
 	if err != nil {
 		return nil, conflict(err)
 	}
-	d, err := s.OpenDevice(ctx, c.key(ov.ID), rbd.DeviceConfig{Epoch: ov.Epoch})
-	if errors.Is(err, rbd.ErrLocked) {
-		// The catalog says that nobody may hold it: what does is gone, or is
-		// to be shut out before anything is acknowledged under the new epoch.
-		c.e.log.WarnContext(ctx, "an overlay is taken from a client that still holds it", "overlay", ov.ID, "gateway", was.Gateway)
-		if err = s.Takeover(ctx, c.key(ov.ID)); err == nil {
-			d, err = s.OpenDevice(ctx, c.key(ov.ID), rbd.DeviceConfig{Epoch: ov.Epoch})
-		}
+	if ov.Parent != "" {
+		return c.openClone(ctx, s, ov)
 	}
+	return c.openBare(ctx, s, ov, img)
+}
+
+// openClone opens an overlay whose base is in the cluster as well.
+func (c clones) openClone(ctx context.Context, s *rbd.Store, ov catalog.Overlay) (*volume, error) {
+	d, err := exclusive(ctx, c, s, ov, s.OpenDevice)
 	if err != nil {
 		return nil, err
 	}
-	return c.volume(ctx, d, ov, img)
-}
-
-// volume is an open image of the pool.
-func (c clones) volume(ctx context.Context, d *rbd.Device, ov catalog.Overlay, img catalog.Image) (*volume, error) {
-	v := &volume{
+	return &volume{
 		disk: d, snaps: d, used: d.Usage, flatten: d.Flatten,
-		list: func() []catalog.OverlaySnapshot { return c.snapshots(d) },
-		close: func() error {
-			err := errors.Join(d.Flush(context.Background()), d.Close())
-			if err == nil {
-				_, err = c.e.cfg.Catalog.ReleaseOverlay(context.Background(), ov.ID, ov.Epoch)
-			}
-			return err
-		},
-	}
-	return v, nil
+		list:  func() []catalog.OverlaySnapshot { return c.snapshots(ov, d.Snapshots) },
+		close: func() error { return c.give(ov, d.Flush, d.Close) },
+	}, nil
 }
 
-func (c clones) snapshots(d *rbd.Device) []catalog.OverlaySnapshot {
-	list, err := d.Snapshots(context.Background())
+// openBare opens an overlay whose base is the image, wherever that is.
+func (c clones) openBare(ctx context.Context, s *rbd.Store, ov catalog.Overlay, img catalog.Image) (*volume, error) {
+	base, err := c.e.OpenDisk(ctx, img)
 	if err != nil {
-		c.e.log.Warn("the snapshots of an overlay could not be listed", "err", err)
+		return nil, err
+	}
+	d, err := exclusive(ctx, c, s, ov, s.OpenDelta)
+	if err != nil {
+		return nil, errors.Join(err, base.Close())
+	}
+	return &volume{
+		disk: overlay.New(base, d), base: base, snaps: d, used: d.Usage,
+		list:  func() []catalog.OverlaySnapshot { return c.snapshots(ov, d.Snapshots) },
+		close: func() error { return errors.Join(c.give(ov, d.Flush, d.Close), base.Close()) },
+	}, nil
+}
+
+// exclusive opens an overlay's image as its one writer. The catalog says that
+// it is ours; whoever still holds it is shut out before anything can be
+// acknowledged under the new epoch.
+func exclusive[D any](ctx context.Context, c clones, s *rbd.Store, ov catalog.Overlay, open func(context.Context, string, rbd.DeviceConfig) (D, error)) (D, error) {
+	cfg := rbd.DeviceConfig{Epoch: ov.Epoch}
+	d, err := open(ctx, c.key(ov.ID), cfg)
+	if !errors.Is(err, rbd.ErrLocked) {
+		return d, err
+	}
+	c.e.log.WarnContext(ctx, "an overlay is taken from a client that still holds it", "overlay", ov.ID, "store", c.store)
+	if err := s.Takeover(ctx, c.key(ov.ID)); err != nil {
+		return d, err
+	}
+	return open(ctx, c.key(ov.ID), cfg)
+}
+
+// give closes an overlay's image and gives the overlay back.
+func (c clones) give(ov catalog.Overlay, flush func(context.Context) error, end func() error) error {
+	err := errors.Join(flush(context.Background()), end())
+	if err == nil {
+		_, err = c.e.cfg.Catalog.ReleaseOverlay(context.Background(), ov.ID, ov.Epoch)
+	}
+	return err
+}
+
+func (c clones) snapshots(ov catalog.Overlay, ask func(context.Context) ([]rbd.Snapshot, error)) []catalog.OverlaySnapshot {
+	list, err := ask(context.Background())
+	if err != nil {
+		c.e.log.Warn("the snapshots of an overlay could not be listed", "overlay", ov.ID, "err", err)
 	}
 	var out []catalog.OverlaySnapshot
 	for _, s := range list {
