@@ -249,7 +249,8 @@ func (m *Membership) keep(ctx context.Context) {
 	}
 }
 
-// Close leaves the others, who need not wait for the lease to end.
+// Close leaves the others, who need not wait for the lease to end. From then
+// on this gateway can take nothing until it joins again.
 func (m *Membership) Close() error {
 	if m == nil {
 		return nil
@@ -257,7 +258,6 @@ func (m *Membership) Close() error {
 	m.stop()
 	m.running.Wait()
 	m.lose()
-	m.c.member.CompareAndSwap(m, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if err := m.lease.Revoke(ctx); err != nil {

@@ -61,6 +61,7 @@ func Test(t *testing.T, open Open) {
 		"Loss":         testLoss,
 		"Files":        testFiles,
 		"TakeRace":     testTakeRace,
+		"TakeLate":     testTakeLate,
 		"Heads":        testHeads,
 		"HeadRace":     testHeadRace,
 		"LostAnswers":  testLostAnswers,

@@ -194,6 +194,28 @@ func testTakeRace(t *testing.T, open Open) {
 	}
 }
 
+// testTakeLate: what a take has looked at changes before it commits.
+func testTakeLate(t *testing.T, open Open) {
+	inner := open(t)
+	kv, ctx := NewFaulty(inner), t.Context()
+	a, ma := joined(t, inner, "a")
+	o := must(a.TakeOverlay(ctx, logged(t, a).ID, catalog.Take{}))(t)
+	if err := ma.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := joined(t, kv, "b")
+	kv.Before(func(catalog.Txn) { joined(t, inner, "a") })
+	var held *catalog.HeldError
+	if _, err := b.TakeOverlay(ctx, o.ID, catalog.Take{}); !errors.As(err, &held) {
+		t.Errorf("the owner came back meanwhile: %v, want a HeldError", err)
+	}
+	free := must(a.CreateOverlay(ctx, catalog.Overlay{ImageID: o.ImageID, Engine: "rbd"}))(t)
+	kv.Before(func(catalog.Txn) { joined(t, inner, "b") })
+	if _, err := b.TakeOverlay(ctx, free.ID, catalog.Take{}); !errors.Is(err, catalog.ErrLeaseGone) {
+		t.Errorf("this run was replaced meanwhile: %v, want ErrLeaseGone", err)
+	}
+}
+
 func testHeads(t *testing.T, open Open) {
 	c, ctx := Start(t, open(t), catalog.Config{GatewayID: "a"}), t.Context()
 	o := must(c.TakeOverlay(ctx, logged(t, c).ID, catalog.Take{}))(t)
