@@ -33,7 +33,8 @@ type Store interface {
 	Create(ctx context.Context, key string, size int64) (Writer, error)
 
 	// Delete removes an object. To remove nothing is not an error. Readers
-	// that are open go on reading.
+	// that are open go on reading or, of a far store that cannot keep what is
+	// deleted, get fs.ErrNotExist or syscall.ESTALE, and never other bytes.
 	Delete(ctx context.Context, key string) error
 }
 

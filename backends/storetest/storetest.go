@@ -35,6 +35,37 @@ func Test(t *testing.T, open func(t *testing.T) backends.Store) {
 	}
 }
 
+// Far is Test for a store behind a network, of which less can be asked: it
+// shows no listing, for it may share its place with others, and a reader of an
+// object that is deleted may get an error, fs.ErrNotExist or syscall.ESTALE,
+// but never other bytes.
+func Far(t *testing.T, open func(t *testing.T) backends.Store) {
+	t.Helper()
+	for _, c := range farChecks() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Helper()
+			if err := c.run(t.Context(), open(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// farChecks are those of Far.
+func farChecks() []check {
+	var out []check
+	for _, c := range checks() {
+		switch c.name {
+		case "list":
+			continue
+		case "delete while open":
+			c.run = deleteFar
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
 // Check is Test with an error as its answer.
 func Check(ctx context.Context, open func() backends.Store) error {
 	for _, c := range checks() {

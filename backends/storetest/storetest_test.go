@@ -1,10 +1,13 @@
 package storetest_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -132,4 +135,47 @@ func TestBroken(t *testing.T) {
 
 func TestGood(t *testing.T) {
 	storetest.Test(t, func(*testing.T) backends.Store { return broken{s: mem.New()} })
+}
+
+// remote is a store behind a network: it lists nothing, and what is deleted is
+// gone for its readers too.
+type remote struct{ s *mem.Store }
+
+func (r remote) Open(ctx context.Context, key string) (block.ReadCloser, error) {
+	o, err := r.s.Open(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return remoteObject{r, key, o}, nil
+}
+
+func (r remote) Create(ctx context.Context, key string, size int64) (backends.Writer, error) {
+	return r.s.Create(ctx, key, size)
+}
+
+func (r remote) Delete(ctx context.Context, key string) error { return r.s.Delete(ctx, key) }
+
+type remoteObject struct {
+	r   remote
+	key string
+	o   block.ReadCloser
+}
+
+func (o remoteObject) Size() int64  { return o.o.Size() }
+func (o remoteObject) Close() error { return o.o.Close() }
+func (o remoteObject) ReadAt(ctx context.Context, p []byte, off int64) error {
+	now, err := o.r.s.Open(ctx, o.key)
+	if err != nil {
+		return err
+	}
+	defer now.Close()
+	got := make([]byte, len(p))
+	if err := errors.Join(o.o.ReadAt(ctx, p, off), now.ReadAt(ctx, got, off)); err != nil || bytes.Equal(p, got) {
+		return err
+	}
+	return syscall.ESTALE
+}
+
+func TestFar(t *testing.T) {
+	storetest.Far(t, func(*testing.T) backends.Store { return remote{mem.New()} })
 }
