@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 
@@ -17,8 +18,8 @@ type Far struct {
 	// before. It is the object's id in the cache.
 	Generation string
 
-	// Size is the object's size in bytes. If it is negative, opening asks the
-	// store.
+	// Size is the object's size in bytes. If it is negative, the store is
+	// asked, unless the cache remembers.
 	Size int64
 
 	// Store names the store.
@@ -27,16 +28,6 @@ type Far struct {
 	// Trace is the key under which the first reads of the object are kept.
 	// "": none are recorded.
 	Trace string
-}
-
-// Traces keeps traces of first reads, see package trace.
-type Traces interface {
-	// Load returns what Store stored last. If there is nothing the error is
-	// fs.ErrNotExist.
-	Load(ctx context.Context, key string) ([]byte, error)
-
-	// Store keeps data, of at most trace.MaxEncoded bytes.
-	Store(ctx context.Context, key string, data []byte) error
 }
 
 // object opens the bytes that spec names: through the cache, if they are far.
@@ -54,19 +45,31 @@ func (o *Opener) object(ctx context.Context, s *stack, spec Spec) (block.Reader,
 		return nil, err
 	}
 	s.opened = append(s.opened, r.Close)
-	return r, nil
+	if spec.Far.Trace == "" || o.traces == nil {
+		return r, nil
+	}
+	t := o.trace(ctx, r, spec)
+	s.opened = append(s.opened, t.stop)
+	return t.recorder, nil
 }
 
 // cached opens the cache's Reader of an object. Only if nobody knows the
 // object's size is the store asked.
 func (o *Opener) cached(ctx context.Context, spec Spec) (*cache.Reader, error) {
-	open := func(ctx context.Context) (block.ReadCloser, error) { return spec.Store.Open(ctx, spec.Object) }
+	open := func(ctx context.Context) (block.ReadCloser, error) {
+		r, err := spec.Store.Open(ctx, spec.Object)
+		if errors.Is(err, fs.ErrNotExist) {
+			// What is missing is not what was asked for, but what was promised.
+			err = fmt.Errorf("the store no longer has object %q: %v", spec.Object, err)
+		}
+		return r, err
+	}
 	size := spec.Far.Size
 	if known, ok := o.cache.Size(spec.Far.Generation); size < 0 && ok {
 		size = known
 	}
 	if size < 0 {
-		r, err := open(ctx)
+		r, err := spec.Store.Open(ctx, spec.Object)
 		if err != nil {
 			return nil, err
 		}
@@ -85,15 +88,22 @@ func (o *Opener) Pin(ctx context.Context, spec Spec) error {
 	if spec.Far == nil || o.cache == nil || spec.Format == "" || spec.Format == "raw" {
 		return nil
 	}
-	if spec.Store == nil {
-		return fmt.Errorf("pin disk %q: its store is missing: %w", spec.Key, fs.ErrInvalid)
+	spec.Base = nil
+	if err := validate(spec); err != nil {
+		return err
 	}
 	r, err := o.cached(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("pin disk %s: %w", spec.Key, err)
 	}
-	defer r.Close()
-	if err := format.Verify(ctx, spec.Format, r.Pinning()); err != nil {
+	err = format.Verify(ctx, spec.Format, r.Pinning())
+	if err == nil {
+		_, err = o.decode(ctx, r.Pinning(), spec) // may read what the walk has no need of
+	}
+	if err == nil && r.Size() > 0 {
+		_, err = r.Extent(ctx, 0, 1) // that the file has no holes is remembered as well
+	}
+	if err := errors.Join(err, r.Close()); err != nil {
 		return fmt.Errorf("pin disk %s: %w", spec.Key, err)
 	}
 	return nil

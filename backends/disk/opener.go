@@ -84,7 +84,9 @@ type Opener struct {
 	mu     sync.Mutex
 	stacks map[string]*stack
 	closed bool
-	builds sync.WaitGroup
+	builds sync.WaitGroup // and tracings
+
+	tracings map[*tracing]bool
 }
 
 // New returns an Opener.
@@ -96,7 +98,7 @@ func New(cfg Config) *Opener {
 		cfg.ClusterCache = 128 << 20
 	}
 	return &Opener{
-		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack),
+		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack), tracings: make(map[*tracing]bool),
 		cache: cfg.Cache, traces: cfg.Traces,
 		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
 	}
@@ -212,11 +214,15 @@ func (o *Opener) close(s *stack) error {
 	return err
 }
 
-// Close waits for what is being built and lets nothing more be opened. Views
+// Close waits for what is being built, ends the recording of traces and lets
+// nothing more be opened. Views
 // that are still open go on, and are an error.
 func (o *Opener) Close() error {
 	o.mu.Lock()
 	o.closed = true
+	for t := range o.tracings {
+		t.cancel()
+	}
 	o.mu.Unlock()
 	o.builds.Wait()
 	var open []string
