@@ -2,8 +2,8 @@ package disk_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,12 +20,14 @@ import (
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/cache"
 	"github.com/seed-478a8fee/platter/backends/disk"
+	"github.com/seed-478a8fee/platter/backends/storetest"
 )
 
 // A distant store has one object, computed from its offsets. Its answers begin
 // after latency and share one line.
 type distant struct {
 	size    int64
+	pattern []byte // what the object repeats
 	latency time.Duration
 	rate    int64 // bytes a second of the line
 
@@ -65,18 +67,20 @@ func (d *distant) ReadAt(ctx context.Context, p []byte, off int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	content(p, off)
+	d.content(p, off)
 	return nil
 }
 
 // content fills p with what the object has at off.
-func content(p []byte, off int64) {
-	for i := 0; i < len(p); {
-		at := off + int64(i)
-		var word [8]byte
-		binary.LittleEndian.PutUint64(word[:], uint64(at/8)*0x9e3779b97f4a7c15)
-		i += copy(p[i:], word[at%8:])
+func (d *distant) content(p []byte, off int64) {
+	for n := 0; n < len(p); {
+		n += copy(p[n:], d.pattern[(off+int64(n))%int64(len(d.pattern)):])
 	}
+}
+
+func newDistant(latency time.Duration, rate int64) *distant {
+	// Of an odd length, so that no two places have the same.
+	return &distant{size: 1 << 30, latency: latency, rate: rate, pattern: storetest.Bytes(9, 1<<20+4097)}
 }
 
 // A step is one read of a guest, and how long it thinks after it.
@@ -154,6 +158,7 @@ func asked(steps []step) int64 {
 // boot goes through the steps, checks every byte and returns how long it took.
 func boot(t testing.TB, o *disk.Opener, spec disk.Spec, steps []step) time.Duration {
 	t.Helper()
+	far := spec.Store.(*distant)
 	began := time.Now()
 	v, err := o.Open(t.Context(), spec)
 	if err != nil {
@@ -167,8 +172,8 @@ func boot(t testing.TB, o *disk.Opener, spec disk.Spec, steps []step) time.Durat
 				t.Error(err)
 				return 0
 			}
-			content(want[:n], off)
-			if got != want && string(got[:n]) != string(want[:n]) {
+			far.content(want[:n], off)
+			if !bytes.Equal(got[:n], want[:n]) {
 				t.Errorf("other bytes at %d", off)
 			}
 			off, rest = off+n, rest-n
@@ -191,7 +196,7 @@ func TestBoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				want := asked(steps)
-				far := &distant{size: 1 << 30, latency: 20 * time.Millisecond, rate: 100e6}
+				far := newDistant(20*time.Millisecond, 100e6)
 				spec := disk.Spec{Key: "d", Store: far, Object: "o", Far: &disk.Far{Generation: "g", Size: far.size, Trace: "t"}}
 				kept := &traces{}
 				life := func(c *cache.Cache, guests int) (slowest time.Duration, bytes, reads int64) {
@@ -238,7 +243,7 @@ func TestBoot(t *testing.T) {
 				if bytes*100 > one*105 || took > local*13/10 {
 					t.Errorf("16 clones read %d bytes, one %d, in %v", bytes, one, took)
 				}
-				kept.data = nil
+				kept.change(func() { kept.data = nil })
 				took, bytes, reads = life(newCache(t, cache.Config{}), 16)
 				report("16 cold", took, bytes, reads)
 				if bytes*2 > want*3 {
@@ -254,7 +259,7 @@ func TestBoot(t *testing.T) {
 // the disk's.
 func TestTraces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		far := &distant{size: 1 << 30, rate: 1 << 40}
+		far := newDistant(0, 1<<40)
 		spec := disk.Spec{Key: "d", Store: far, Object: "o", Far: &disk.Far{Generation: "g", Size: far.size, Trace: "t"}}
 		kept := &traces{}
 		o := disk.New(disk.Config{Cache: newCache(t, cache.Config{}), Traces: kept})
@@ -282,15 +287,16 @@ func TestTraces(t *testing.T) {
 		if tr := kept.get(t, "t"); tr.Boots != 2 || tr.Ranges[0].Seen != 2 {
 			t.Errorf("after another: %+v", tr)
 		}
-		kept.data["t"][50] ^= 1 // what cannot be read is written anew
+		kept.change(func() { kept.data["t"][50] ^= 1 }) // what cannot be read is written anew
 		boot(t, o, spec, steps)
 		synctest.Wait()
 		if tr := kept.get(t, "t"); tr.Boots != 1 {
 			t.Errorf("after a corrupt one: %d boots", tr.Boots)
 		}
-		kept.fails = errors.New("no catalog")
+		kept.change(func() { kept.fails = errors.New("no catalog") })
 		boot(t, o, spec, steps)
-		kept.fails = nil
+		synctest.Wait()
+		kept.change(func() { kept.fails = nil })
 		// Who is still there when the opener closes is not waited for.
 		v, err = o.Open(t.Context(), spec)
 		if err != nil {

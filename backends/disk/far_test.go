@@ -51,6 +51,12 @@ func (s *traces) Store(_ context.Context, key string, data []byte) error {
 	return nil
 }
 
+func (s *traces) change(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
+}
+
 func (s *traces) get(t testing.TB, key string) trace.Trace {
 	t.Helper()
 	s.mu.Lock()
