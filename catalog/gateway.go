@@ -225,7 +225,7 @@ func (m *Membership) lose() {
 // keep renews the lease until it has ended, or until ctx does. A call that
 // hangs must leave time for two more before the lease's time is over.
 func (m *Membership) keep(ctx context.Context) {
-	was := true
+	was, pause := true, m.ttl/6
 	for {
 		select {
 		case <-ctx.Done():
@@ -233,11 +233,14 @@ func (m *Membership) keep(ctx context.Context) {
 		case <-m.lost:
 			m.c.log.Error("catalog: the lease of this gateway has ended; others may take what it owned", "gateway", m.c.cfg.GatewayID)
 			return
-		case <-time.After(m.ttl / 6):
+		case <-time.After(pause):
 		}
 		try, cancel := context.WithTimeout(ctx, m.ttl/4)
 		err := m.Renew(try)
 		cancel()
+		if pause = m.ttl / 6; err != nil {
+			pause = m.ttl / 30
+		}
 		if is := m.Valid(); is != was && ctx.Err() == nil && !m.isLost() {
 			was = is
 			if is {

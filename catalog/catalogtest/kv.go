@@ -161,6 +161,13 @@ func testList(t *testing.T, open Open) {
 	if got := keys(t, kv, "", ""); len(got) != len(want)+3 || !slices.IsSorted(got) {
 		t.Errorf("list everything: %d keys, want %d, sorted", len(got), len(want)+3)
 	}
+	big := make([]byte, catalog.MaxRecord)
+	for i := range 80 { // 20 MiB, with small ones between
+		commit(t, kv, putOp(fmt.Sprintf("s/%02d", i), string(big[:len(big)>>(i%2*10)])))
+	}
+	if got := keys(t, kv, "s/", ""); len(got) != 80 || !slices.IsSorted(got) {
+		t.Errorf("list large records: %d keys, want 80, sorted", len(got))
+	}
 	for range kv.List(t.Context(), "m/", "") {
 		break // must leave nothing behind
 	}

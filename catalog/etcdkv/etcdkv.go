@@ -24,6 +24,7 @@ import (
 const (
 	patience = 5 * time.Second // for one call; etcd elects a leader in less
 	pageSize = 500             // records of a listing fetched at once
+	pageMost = 8 << 20         // bytes of a page after which the next has fewer records
 )
 
 // A KV is a catalog.KV in etcd. Use New.
@@ -73,23 +74,23 @@ func (kv *KV) List(ctx context.Context, prefix, after string) iter.Seq2[catalog.
 		defer fetching.Wait()
 		defer cancel()
 		end := clientv3.GetPrefixRangeEnd(kv.prefix + prefix)
-		fetch := func(from string, rev int64) <-chan page {
+		fetch := func(from string, rev, limit int64) <-chan page {
 			out := make(chan page, 1)
-			fetching.Go(func() { out <- kv.page(ctx, from, end, rev) })
+			fetching.Go(func() { out <- kv.page(ctx, from, end, rev, limit) })
 			return out
 		}
 		from := kv.prefix + prefix
 		if after >= prefix && after != "" {
 			from = kv.prefix + after + "\x00"
 		}
-		for next := fetch(from, 0); next != nil; {
+		for next := fetch(from, 0, pageSize); next != nil; {
 			p := <-next
 			if p.err != nil {
 				yield(catalog.Pair{}, p.err)
 				return
 			}
 			if next = nil; p.more {
-				next = fetch(string(p.kvs[len(p.kvs)-1].Key)+"\x00", p.rev)
+				next = fetch(string(p.kvs[len(p.kvs)-1].Key)+"\x00", p.rev, p.follows())
 			}
 			for _, rec := range p.kvs {
 				if !yield(kv.pair(rec, p.rev), nil) {
@@ -108,10 +109,23 @@ type page struct {
 	err  error
 }
 
-func (kv *KV) page(ctx context.Context, from, end string, rev int64) page {
+// follows returns how many records to fetch next: fewer after large ones, so
+// that a page can be had in time.
+func (p page) follows() int64 {
+	size := 0
+	for _, rec := range p.kvs {
+		size += len(rec.Value)
+	}
+	if size <= pageMost {
+		return pageSize
+	}
+	return max(1, int64(len(p.kvs))*pageMost/int64(size))
+}
+
+func (kv *KV) page(ctx context.Context, from, end string, rev, limit int64) page {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
 	defer cancel()
-	resp, err := kv.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
+	resp, err := kv.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(rev))
 	if err != nil {
 		return page{err: explain(ctx, "list from "+from, err)}
 	}
