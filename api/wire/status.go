@@ -42,6 +42,7 @@ func typed(err error) (status int, found error) {
 		move    *catalog.StatusError
 		inUse   *catalog.InUseError
 		held    *catalog.HeldError
+		loss    *catalog.LossError
 		record  *catalog.RecordError
 	)
 	switch {
@@ -53,6 +54,8 @@ func typed(err error) (status int, found error) {
 		return http.StatusConflict, inUse
 	case errors.As(err, &held):
 		return http.StatusConflict, held
+	case errors.As(err, &loss):
+		return http.StatusConflict, loss
 	case errors.As(err, &record):
 		return http.StatusInternalServerError, record
 	}
@@ -84,6 +87,8 @@ func statusTable() []statusRow {
 		{catalog.ErrNoData, http.StatusConflict},
 		{catalog.ErrMarker, http.StatusBadRequest},
 		{catalog.ErrConflict, http.StatusConflict},
+		{catalog.ErrFenced, http.StatusConflict},
+		{catalog.ErrLeaseGone, http.StatusServiceUnavailable},
 		{catalog.ErrCompacted, http.StatusGone},
 		{catalog.ErrTooBig, http.StatusRequestEntityTooLarge},
 		{catalog.ErrUnavailable, http.StatusServiceUnavailable},

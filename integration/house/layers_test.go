@@ -36,7 +36,7 @@ func TestNoEmbedding(t *testing.T) {
 // them. Everybody else calls that package's function.
 var abilities = map[string]string{
 	"Mapper": "backends/block", "Zeroer": "backends/block", "Discarder": "backends/block", "Prefetcher": "backends/block",
-	"Lister": "backends", "Meter": "backends", "Prober": "backends", "Locator": "backends", "Copier": "backends", "Puncher": "backends/localfs", "Sizer": "backends/localfs",
+	"Lister": "backends", "Meter": "backends", "Prober": "backends", "Locator": "backends", "Copier": "backends", "Leaser": "catalog", "Puncher": "backends/localfs", "Sizer": "backends/localfs",
 }
 
 // TestNobodyAsserts checks that optional abilities are asked for only where
