@@ -70,9 +70,10 @@ func (j *Journal) Append(ctx context.Context, recs []Record) error {
 		return err
 	}
 	j.queue = append(j.queue, r)
-	first := len(j.queue) == 1
+	waits := j.leading
+	j.leading = true
 	j.mu.Unlock()
-	if first || j.queued(ctx, r) {
+	if !waits || j.queued(ctx, r) {
 		j.lead(ctx, r)
 	}
 	err := r.err
@@ -148,7 +149,7 @@ func (j *Journal) lead(ctx context.Context, r *request) {
 		}
 	}
 	j.mu.Lock()
-	if len(j.queue) > 0 {
+	if j.leading = len(j.queue) > 0; j.leading {
 		j.queue[0].wake <- struct{}{}
 	}
 	j.mu.Unlock()

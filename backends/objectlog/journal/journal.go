@@ -148,6 +148,7 @@ type Journal struct {
 	tail    int64 // the next one goes here, if the last file has room
 
 	queue   []*request
+	leading bool          // somebody writes, and calls the next one in the queue
 	room    chan struct{} // closed when there may be more room
 	syncing chan struct{} // closed when the Sync that runs is done; nil if none runs
 	broken  error

@@ -56,13 +56,13 @@ func Create(ctx context.Context, cfg Config) (*Journal, error) {
 	if len(cfg.ID) > maxID || cfg.Limit < 0 || cfg.FileSize > maxFileSize {
 		return nil, fmt.Errorf("journal %s: a name of %d bytes, a limit of %d, files of %d: %w", cfg.Dir, len(cfg.ID), cfg.Limit, cfg.FileSize, fs.ErrInvalid)
 	}
-	if err := create(cfg); err != nil {
+	if err := makeState(cfg); err != nil {
 		return nil, fmt.Errorf("journal %s: create: %w", cfg.Dir, err)
 	}
 	return Open(ctx, cfg)
 }
 
-func create(cfg Config) error {
+func makeState(cfg Config) error {
 	err := localfs.MkdirAll(cfg.FS, cfg.Dir)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
@@ -82,7 +82,7 @@ func create(cfg Config) error {
 	rand.Read(s.salt[:]) // never fails
 	p := make([]byte, stateSize)
 	copy(p, s.encode())
-	copy(p[slotAt(0):], slot{count: 1, start: s.first(1)}.encode(s.salt[:]))
+	copy(p[slotAt(0):], slot{count: 1, start: s.first(0)}.encode(s.salt[:]))
 	f, err := cfg.FS.Open(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -170,7 +170,7 @@ func readState(f localfs.File) (*state, slots, error) {
 			sl.last, sl.durable = got, i
 		}
 	}
-	if sl.last.start < s.first(1) || sl.last.start > 1<<62 {
+	if sl.last.start < s.first(0) || sl.last.start > 1<<62 {
 		return nil, slots{}, fmt.Errorf("it does not say where it starts: %w", ErrDamaged)
 	}
 	return s, sl, nil
