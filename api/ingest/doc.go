@@ -46,6 +46,10 @@ var (
 	ErrFormatsUnset = errors.New("disk_format and container_format must be set before data is uploaded")
 	// ErrStore is a store that this gateway does not have.
 	ErrStore = errors.New("no such store")
+	// ErrAway is a store that could not take or give bytes, for a reason that
+	// is not the caller's: it does not answer, or does not let us in.
+	ErrAway = errors.New("the store cannot be used now")
+
 	// ErrBody is a body that broke off, or is not as long as was announced.
 	ErrBody = errors.New("the upload is incomplete")
 )

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -169,7 +171,25 @@ func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser
 	}
 	// Bytes that the record promises and no store has are a fault of ours:
 	// the text says what is missing, the type must not say "no such image".
-	return nil, fmt.Errorf("ingest: open image %s: no location can be read: %v", img.ID, errors.Join(errs...))
+	err := errors.Join(errs...)
+	if errors.Is(err, context.Canceled) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrStore) {
+		return nil, fmt.Errorf("ingest: open image %s: no location can be read: %v", img.ID, err)
+	}
+	return nil, fmt.Errorf("ingest: open image %s: %w: %v", img.ID, ErrAway, err)
+}
+
+// storeError is an error of a store while it takes bytes. What the caller did,
+// or can do something about, stays what it is; the rest is the store's.
+func storeError(store string, err error) error {
+	for _, own := range []error{
+		syscall.ENOSPC, syscall.EDQUOT, fs.ErrExist, fs.ErrInvalid, fs.ErrClosed, errors.ErrUnsupported, io.ErrUnexpectedEOF,
+		context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, own) {
+			return fmt.Errorf("store %s: %w", store, err)
+		}
+	}
+	return fmt.Errorf("store %s: %w: %v", store, ErrAway, err)
 }
 
 // read opens the native bytes of img at one location.

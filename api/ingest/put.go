@@ -145,7 +145,7 @@ func (u *upload) create(ctx context.Context) (backends.Writer, error) {
 		w, err = u.store.Create(ctx, u.rec.Key, u.announced)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("store %s: %w", u.rec.Store, err)
+		return nil, storeError(u.rec.Store, err)
 	}
 	return w, nil
 }
@@ -157,7 +157,7 @@ func (u *upload) commit(ctx context.Context, w backends.Writer) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("store %s: commit: %w", u.rec.Store, err)
+	err = storeError(u.rec.Store, fmt.Errorf("commit: %w", err))
 	if errors.Is(err, fs.ErrExist) && u.rec.Key != u.ownKey() {
 		err = errors.Join(err, u.move(context.WithoutCancel(ctx)))
 	}
@@ -213,12 +213,27 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 	return u.finish(ctx, size, verdict)
 }
 
+// A storeSink is a Writer whose errors say whose they are.
+type storeSink struct {
+	w     io.Writer
+	store string
+}
+
+// Write writes.
+func (s storeSink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err != nil {
+		err = storeError(s.store, err)
+	}
+	return n, err
+}
+
 // receive copies body to the store and the hashes.
 func (u *upload) receive(ctx context.Context, w io.Writer, body io.Reader) (int64, format.Verdict, error) {
 	lanes := newStream(u.announced,
 		&lane{name: "md5", sink: u.checksum},
 		&lane{name: u.in.cfg.HashAlgo, sink: u.strong},
-		&lane{name: "store " + u.rec.Store, sink: w},
+		&lane{name: "keep the bytes", sink: storeSink{w, u.rec.Store}},
 	)
 	size, err := lanes.copy(ctx, body, func(p []byte) error { return u.check(ctx, p) })
 	if err != nil {
