@@ -147,11 +147,21 @@ func (t *Delta) WriteOver(ctx context.Context, below block.Reader, p []byte, off
 	}
 	return t.objects(off, int64(len(p)), func(o, at, n int64) error {
 		piece := p[at-off : at-off+n]
-		if t.d.own.has(o) {
+		own, err := t.has(at)
+		if err != nil {
+			return err
+		}
+		if own {
 			return t.d.write(ctx, piece, at)
 		}
 		return t.take(ctx, below, o, at, n, piece, false)
 	})
+}
+
+// has tells whether the RADOS object that off is in is the overlay's own.
+func (t *Delta) has(off int64) (bool, error) {
+	own, err := t.d.own.knows(t.d.im, off)
+	return own, t.d.told("extents", off, false, err)
 }
 
 // objects calls f for the part of a range in each RADOS object.
@@ -245,7 +255,9 @@ func (t *Delta) ZeroOver(ctx context.Context, below block.Reader, off, n int64, 
 	}
 	thick := mode == block.ZeroAllocated
 	return t.objects(off, n, func(o, off, n int64) error {
-		if t.d.own.has(o) {
+		if own, err := t.has(off); err != nil {
+			return err
+		} else if own {
 			return t.clear(ctx, off, n, thick)
 		}
 		if !thick {
@@ -297,7 +309,10 @@ func (t *Delta) Flatten(ctx context.Context, below block.Reader, progress func(d
 		if progress != nil {
 			progress(off, t.d.size)
 		}
-		if err := ctx.Err(); err != nil || t.d.own.has(o) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if own, err := t.has(off); own || err != nil {
 			return err
 		}
 		if zero, err := isHole(ctx, below, off, n); zero || err != nil {

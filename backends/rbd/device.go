@@ -86,11 +86,8 @@ func (d *Device) open(name string, epoch int64, bare bool) (err error) {
 		d.size, err = d.im.size()
 	}
 	if err == nil {
-		d.own.init(d.im, d.size, false)
-		d.all.init(d.im, d.size, true)
-		if d.own.fast || bare {
-			err = d.own.loadAll(d.im)
-		}
+		d.own.init(d.im, d.size, false, bare)
+		d.all.init(d.im, d.size, true, false)
 	}
 	if err != nil {
 		_ = d.im.close() // the first error is the one to tell
@@ -204,8 +201,14 @@ func (d *Device) mark(off, n int64) {
 
 // Usage returns how many bytes the overlay has of its own, without those of
 // its snapshots: full RADOS objects of 4 MiB, of which the cluster may store
-// less.
-func (d *Device) Usage() int64 { return min(d.own.count()<<d.own.order, d.size) }
+// less. The first call may ask the cluster; what that does not answer is not
+// counted.
+func (d *Device) Usage() int64 {
+	if err := d.own.loadAll(d.im); err != nil {
+		d.store.log.Debug("count what an overlay has of its own", "key", d.key, "error", err)
+	}
+	return min(d.own.count()<<d.own.order, d.size)
+}
 
 // Unknown tells whether there was a write that the cluster did not answer: it
 // may still land, until Close has made sure that it does not.

@@ -11,13 +11,16 @@ import (
 	"github.com/seed-478a8fee/platter/backends/block"
 )
 
-// window is how much of an image without a map of its objects is asked for at
-// once: one request for each RADOS object.
-const window = 1 << 30
+// How much of an image is asked for at once. Where it has a map of its objects
+// that is one request, and librbd then takes about a microsecond for each
+// object; else it is one request for each object.
+const (
+	fastWindow = 16 << 30
+	slowWindow = 1 << 30
+)
 
 // extents knows in which RADOS objects of an image there is data. It asks the
-// cluster when somebody asks it, once: for all of the image if that is one
-// request, else window by window. An object of which it once said that there
+// cluster when somebody asks it, once for each window. An object of which it once said that there
 // is data it never takes back, so what writers mark beside a question to the
 // cluster stays.
 type extents struct {
@@ -26,6 +29,7 @@ type extents struct {
 	window int64
 	fast   bool
 	parent bool // count what the image has from its parent
+	exact  bool // the map of objects is not enough
 
 	set []atomic.Uint64 // by object
 
@@ -33,11 +37,14 @@ type extents struct {
 	loaded []bool // by window
 }
 
-func (x *extents) init(im *image, size int64, parent bool) {
-	x.size, x.order, x.fast, x.parent = size, im.order, im.fastDiff(), parent
-	x.window = max(window, int64(1)<<x.order)
-	if x.fast {
-		x.window = max(size, 1)
+// init prepares for an image. The map of its objects names an object before
+// it is written, and keeps it if the write never comes; who must not take one
+// for there that is not wants to know exactly.
+func (x *extents) init(im *image, size int64, parent, exact bool) {
+	x.size, x.order, x.fast, x.parent, x.exact = size, im.order, im.fastDiff(), parent, exact
+	x.window = max(slowWindow, int64(1)<<x.order)
+	if x.fast && !exact {
+		x.window = max(fastWindow, x.window)
 	}
 	x.set = make([]atomic.Uint64, (size>>x.order)/64+1)
 	x.loaded = make([]bool, (size+x.window-1)/x.window)
@@ -52,17 +59,54 @@ func (x *extents) load(im *image, off int64) error {
 		return nil
 	}
 	from := w * x.window
-	found := make([]byte, len(x.set)*8)
-	if err := im.objects(from, min(x.window, x.size-from), x.parent, x.fast, found); err != nil {
+	found, err := x.find(im, from, min(x.window, x.size-from))
+	if err != nil {
 		return err
 	}
-	for i := range x.set {
+	first, last := from>>x.order/64, min((from+x.window)>>x.order/64, int64(len(x.set)-1))
+	for i := first; i <= last; i++ {
 		if word := binary.LittleEndian.Uint64(found[i*8:]); word != 0 {
 			x.set[i].Or(word)
 		}
 	}
 	x.loaded[w] = true
 	return nil
+}
+
+// find asks the cluster which objects of a window have data: its map of
+// objects, or each object itself. The map leaves none out, so only those that
+// it names are asked.
+func (x *extents) find(im *image, from, n int64) ([]byte, error) {
+	found := make([]byte, len(x.set)*8)
+	if err := im.objects(from, n, x.parent, x.fast, found); err != nil || !x.fast || !x.exact {
+		return found, err
+	}
+	sure := make([]byte, len(found))
+	for i, end := from>>x.order, (from+n-1)>>x.order+1; i < end; i++ {
+		first := i
+		for i < end && found[i/8]>>(i%8)&1 != 0 {
+			i++
+		}
+		if i == first {
+			continue
+		}
+		off := first << x.order
+		if err := im.objects(off, min(i<<x.order, x.size)-off, x.parent, false, sure); err != nil {
+			return nil, err
+		}
+	}
+	return sure, nil
+}
+
+// knows tells, of the RADOS object that off is in, whether there is data.
+func (x *extents) knows(im *image, off int64) (data bool, err error) {
+	if x.has(off >> x.order) {
+		return true, nil
+	}
+	if err := x.load(im, off); err != nil {
+		return false, err
+	}
+	return x.has(off >> x.order), nil
 }
 
 // loadAll makes sure that everything is known.

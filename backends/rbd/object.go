@@ -40,7 +40,7 @@ func (o *object) open(_ context.Context, c *conn, name string) error {
 	o.store.mu.Lock()
 	c.users++
 	o.store.mu.Unlock()
-	o.runs.init(im, size, true)
+	o.runs.init(im, size, true, false)
 	return nil
 }
 

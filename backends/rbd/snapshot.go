@@ -140,7 +140,7 @@ func (d *Device) openSnapshot(ctx context.Context, id string, parent bool) (*sna
 	if err != nil {
 		return nil, d.told("open a snapshot of", 0, false, err)
 	}
-	r.runs.init(r.im, r.size, parent)
+	r.runs.init(r.im, r.size, parent, !parent)
 	d.snaps.open[id]++
 	return r, nil
 }

@@ -63,9 +63,9 @@ func open(t testing.TB, cfg rbd.Config) *rbd.Store {
 }
 
 func TestStore(t *testing.T) {
-	storetest.Test(t, func(t *testing.T) backends.Store { return open(t, config(t, ceph(t))) })
+	storetest.Far(t, func(t *testing.T) backends.Store { return open(t, config(t, ceph(t))) })
 }
 
 func TestStoreOnBluestore(t *testing.T) {
-	storetest.Test(t, func(t *testing.T) backends.Store { return open(t, config(t, blue(t))) })
+	storetest.Far(t, func(t *testing.T) backends.Store { return open(t, config(t, blue(t))) })
 }
