@@ -11,6 +11,7 @@ import (
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/far"
 	"github.com/seed-478a8fee/platter/backends/file"
+	"github.com/seed-478a8fee/platter/backends/http"
 	"github.com/seed-478a8fee/platter/backends/localfs"
 	"github.com/seed-478a8fee/platter/backends/rbd"
 	"github.com/seed-478a8fee/platter/backends/s3"
@@ -95,6 +96,15 @@ func openFar(ctx context.Context, cfg *config.Config, p *place, log *slog.Logger
 		return opened(rbd.Open(ctx, rbd.Config{
 			Pool: s.Pool, Conf: s.Conf, User: s.User, Keyring: s.Keyring, Trash: s.Trash, Parallel: s.Parallel,
 			Timeout: time.Duration(s.Timeout), Logger: log,
+		}))
+	case "http":
+		allow := s.Allow
+		if s.Endpoint == "" && len(allow) == 0 {
+			allow = []string{"*"}
+		}
+		return opened(http.Open(http.Config{
+			Base: s.Endpoint, Allow: allow, AllowPrivate: s.AllowPrivate, CAFile: s.CAFile,
+			SpoolDir: spool, SpoolSize: int64(s.SpoolSize), Guard: localfs.NewGuard(spool, int64(cfg.Limits.Reserve)), Logger: log,
 		}))
 	}
 	return nil, fmt.Errorf("stores of type %q are not known", s.Type)

@@ -159,7 +159,7 @@ type Store struct {
 	Keyring string `toml:"keyring"` // rbd: file; default: where conf says
 	Trash   bool   `toml:"trash"`   // rbd: an image that has clones may be deleted, and waits in the trash for them
 
-	Endpoint      string `toml:"endpoint"` // s3: http:// or https://; http: the only base URL
+	Endpoint      string `toml:"endpoint"` // s3: http:// or https://; http: folder that keys are below
 	Bucket        string `toml:"bucket"`
 	AccessKey     string `toml:"access_key"`
 	SecretKey     string `toml:"secret_key"`
@@ -180,7 +180,7 @@ type Store struct {
 	CreateContainer bool   `toml:"create_container"`
 	SegmentSize     Size   `toml:"segment_size"` // swift: objects larger than this are stored in parts; default 200MiB
 
-	Allow        []string `toml:"allow"`         // http: host names that may be asked; default: that of endpoint
+	Allow        []string `toml:"allow"`         // http: HOST or HOST:PORT that may be asked besides endpoint; "*" is all, and the default without endpoint
 	AllowPrivate bool     `toml:"allow_private"` // http: also hosts at private and loopback addresses
 	SpoolSize    Size     `toml:"spool_size"`    // http: largest object of a server without ranges; default 16GiB
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,23 +151,24 @@ func TestStoreFromTheEnvironmentAlone(t *testing.T) {
 }
 
 func TestFarStores(t *testing.T) {
-	for name, c := range map[string]struct{ text, want string }{
-		"s3":                  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"", ""},
-		"log in the gateway":  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"store\"", ""},
-		"no bucket":           {"type = \"s3\"\nendpoint = \"https://s3\"", "stores.x.bucket: a store of type s3 needs bucket"},
-		"no URL":              {"type = \"s3\"\nendpoint = \"s3\"\nbucket = \"b\"", "is no http or https URL"},
-		"half a key":          {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\naccess_key = \"a\"", "belong together"},
-		"clones in s3":        {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\noverlay = \"rbd\"", "use object-log or file"},
-		"durability of rbd":   {"type = \"rbd\"\npool = \"p\"\ndurability = \"store\"", "durability applies to the engine object-log"},
-		"no such durability":  {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"some\"", "is none of gateway, store"},
-		"chunked":             {"type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\nlayout = \"chunked\"", "not built yet"},
-		"swift":               {"type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"", ""},
-		"swift of the future": {"type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"\nauth_version = 4", "4 is none of 1, 2, 3"},
-		"http":                {"type = \"http\"\nendpoint = \"https://mirror\"", ""},
-		"no such engine":      {"type = \"http\"\nendpoint = \"https://mirror\"\noverlay = \"tape\"", "is none of file, rbd, object-log"},
+	for name, c := range map[string]struct{ text, want, first string }{
+		"s3":                  {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"", want: ""},
+		"log in the gateway":  {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"store\"", want: ""},
+		"no bucket":           {text: "type = \"s3\"\nendpoint = \"https://s3\"", want: "stores.x.bucket: a store of type s3 needs bucket"},
+		"no URL":              {text: "type = \"s3\"\nendpoint = \"s3\"\nbucket = \"b\"", want: "is no http or https URL"},
+		"half a key":          {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\naccess_key = \"a\"", want: "belong together"},
+		"clones in s3":        {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\noverlay = \"rbd\"", want: "use object-log or file"},
+		"durability of rbd":   {text: "type = \"rbd\"\npool = \"p\"\ndurability = \"store\"", want: "durability applies to the engine object-log"},
+		"no such durability":  {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\ndurability = \"some\"", want: "is none of gateway, store"},
+		"chunked":             {text: "type = \"s3\"\nendpoint = \"https://s3\"\nbucket = \"b\"\nlayout = \"chunked\"", want: "not built yet"},
+		"swift":               {text: "type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"", want: ""},
+		"swift of the future": {text: "type = \"swift\"\nauth_url = \"http://k/v3\"\nuser = \"u\"\nkey = \"k\"\ncontainer = \"c\"\nauth_version = 4", want: "4 is none of 1, 2, 3"},
+		"http":                {text: "type = \"http\"\nendpoint = \"https://mirror\"\n[stores.y]\ntype = \"file\"\ndir = \"d\"\n", want: "", first: "y"},
+		"only http":           {text: "type = \"http\"", want: "takes no uploads"},
+		"no such engine":      {text: "type = \"http\"\nendpoint = \"https://mirror\"\noverlay = \"tape\"", want: "is none of file, rbd, object-log"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg, err := Load(Sources{File: write(t, "x.toml", "[stores.x]\n"+c.text+"\n")})
+			cfg, err := Load(Sources{File: write(t, "x.toml", "[stores.x]\n"+c.text+"\n"), Flags: map[string]string{"default_store": cmp.Or(c.first, "x")}})
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("got %v, want %q in it", err, c.want)
@@ -176,7 +178,7 @@ func TestFarStores(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s := cfg.Stores["x"]; !s.Far() || s.Parallel == 0 || s.Timeout == 0 || cfg.Cache.Size == 0 || cfg.DefaultStore != "x" {
+			if s := cfg.Stores["x"]; !s.Far() || s.Parallel == 0 || s.Timeout == 0 || cfg.Cache.Size == 0 {
 				t.Errorf("defaults: %+v %+v", s, cfg.Cache)
 			}
 		})

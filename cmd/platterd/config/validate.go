@@ -119,6 +119,9 @@ func (l *loader) validateStores() {
 	if _, ok := l.cfg.Stores[l.cfg.DefaultStore]; !ok {
 		l.wrong("default_store", "there is no [stores.%s]; known stores: %s", l.cfg.DefaultStore, strings.Join(sortedKeys(l.cfg.Stores), ", "))
 	}
+	if l.cfg.Stores[l.cfg.DefaultStore].Type == "http" {
+		l.wrong("default_store", "a store of type http takes no uploads: add another store and name that")
+	}
 	dirs := map[string]string{}
 	for _, name := range sortedKeys(l.cfg.Stores) {
 		s, path := l.cfg.Stores[name], "stores."+name
