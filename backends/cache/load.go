@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -35,7 +36,16 @@ func (c *Cache) reopen() error {
 		return fmt.Errorf("cache: load %s: %w", c.cfg.Dir, joinClose(err, f))
 	}
 	c.store.Store(f)
-	return nil
+	return c.shrink(f)
+}
+
+// shrink evicts what is more than may be kept: the cache was larger once.
+func (c *Cache) shrink(f *files) error {
+	err := c.makeRoom(f, 0)
+	if errors.Is(err, errGone) {
+		return nil // all of it is pinned
+	}
+	return err
 }
 
 func joinClose(err error, f *files) error {
