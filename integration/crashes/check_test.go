@@ -95,21 +95,24 @@ func (h *history) states(l *lane, disk []uint64) []bool {
 // requests.
 func (h *history) replay(l *lane, disk []uint64, see func(k, wrong int)) {
 	now := slices.Clone(h.base)
+	other := func(s int64) int {
+		if now[s] == disk[s] || now[s] == valueGarbage {
+			return 0
+		}
+		return 1
+	}
 	wrong := 0
 	for s := range int64(sectors) {
-		if owner(s) == l.number && now[s] != disk[s] {
-			wrong++
+		if owner(s) == l.number {
+			wrong += other(s)
 		}
 	}
 	see(0, wrong)
 	for i, o := range l.ops {
 		for s := o.at; s < o.at+o.n; s++ {
-			if now[s] != disk[s] {
-				wrong--
-			}
-			if now[s] = o.value; now[s] != disk[s] {
-				wrong++
-			}
+			wrong -= other(s)
+			now[s] = h.result(o)
+			wrong += other(s)
 		}
 		see(i+1, wrong)
 	}
@@ -126,14 +129,14 @@ func (h *history) differs(l *lane, disk []uint64) string {
 	now := slices.Clone(h.base)
 	for _, o := range l.ops[:best] {
 		for s := o.at; s < o.at+o.n; s++ {
-			now[s] = o.value
+			now[s] = h.result(o)
 		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d sectors differ after %d of %d requests;", fewest, best, len(l.ops))
 	shown := 0
 	for s := int64(0); s < sectors && shown < 6; s++ {
-		if owner(s) != l.number || now[s] == disk[s] {
+		if owner(s) != l.number || now[s] == disk[s] || now[s] == valueGarbage {
 			continue
 		}
 		shown++
