@@ -99,9 +99,6 @@ func (s *state) first(seq int64) int64 { return seq*s.fileSize + pageSize }
 // seq returns the number of the file that position pos is in.
 func (s *state) seq(pos int64) int64 { return pos / s.fileSize }
 
-// limit returns the position where the file that has pos ends.
-func (s *state) limit(pos int64) int64 { return (s.seq(pos) + 1) * s.fileSize }
-
 // A slot says how far the journal was trimmed. There are two, of one sector
 // each; the newer one holds.
 type slot struct {
