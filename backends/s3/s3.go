@@ -14,9 +14,9 @@
 //     Where that is ignored the key is looked up before, which leaves a gap
 //     between the look and the PUT: there, only the catalog, which gives out
 //     every key once, keeps two writers apart;
-//   - the bytes of every request carry digests that the server checks: their
+//   - the bytes of every request carry a digest that the server checks: their
 //     SHA-256 in the signature over plain HTTP, CRC32C where it is honoured,
-//     else Content-MD5;
+//     Content-MD5 where neither is;
 //   - a ranged GET must be answered 206 with exactly the range, the length and
 //     the ETag that were asked for.
 //

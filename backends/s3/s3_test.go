@@ -62,7 +62,7 @@ var servers = map[string][]string{
 func TestStore(t *testing.T) {
 	for name, ignores := range servers {
 		t.Run(name, func(t *testing.T) {
-			storetest.Test(t, func(t *testing.T) backends.Store { return newFake(t, ignores...).open() })
+			storetest.Far(t, func(t *testing.T) backends.Store { return newFake(t, ignores...).open() })
 		})
 	}
 }

@@ -31,14 +31,16 @@ type payload struct {
 // checksumHeader is where S3 wants the CRC32C.
 const checksumHeader = "X-Amz-Checksum-Crc32c"
 
-// payload computes the digests: those that the server honours, and no more
-// than needed. TLS keeps bytes whole on the way, but not in the server's
-// memory, so there is always one.
+// payload computes the digests. Over plain HTTP the SHA-256 is part of what is
+// signed, so that nobody on the way can change a byte. CRC32C costs next to
+// nothing, and servers keep it with the object. MD5, the slowest by far, is
+// left to servers that check neither.
 func (s *Store) payload(blocks [][]byte) payload {
 	p := payload{blocks: blocks}
 	crc, sum, old := uint32(0), sha256.New(), md5.New()
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	signed, useMD5 := s.endpoint.Scheme == "http", !s.can.crc32c && s.can.md5
+	signed := s.endpoint.Scheme == "http"
+	useMD5 := s.can.md5 && !s.can.crc32c && !(signed && s.can.sha256)
 	for _, b := range blocks {
 		p.size += int64(len(b))
 		if s.can.crc32c {
@@ -199,7 +201,7 @@ func (w *writer) putWhole(ctx context.Context) error {
 	if !clean {
 		w.part = nil // a connection may still be reading it
 	}
-	if err == nil && (s.can.crc32c || s.can.md5 || p.sha256 != "" && s.can.sha256) {
+	if err == nil && (p.crc32c != "" || p.md5 != "" || p.sha256 != "" && s.can.sha256) {
 		return nil // the server has compared the bytes with a digest of ours
 	}
 	return w.settle(ctx, etag, err)

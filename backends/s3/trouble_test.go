@@ -112,7 +112,7 @@ func stored(t *testing.T, data []byte, change func(cfg *s3.Config)) (*fake, *s3.
 	t.Helper()
 	f := newFake(t)
 	cfg := f.config()
-	cfg.Timeout = 100 * time.Millisecond
+	cfg.Timeout = 300 * time.Millisecond
 	if change != nil {
 		change(&cfg)
 	}

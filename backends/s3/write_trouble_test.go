@@ -47,7 +47,10 @@ func TestWriteTrouble(t *testing.T) {
 				t.Parallel()
 				f := newFake(t)
 				cfg := f.config()
-				cfg.Timeout, cfg.Retry = 100*time.Millisecond, 10*time.Second
+				cfg.Timeout, cfg.Retry = 10*time.Second, 20*time.Second
+				if strings.Contains(name, "read") {
+					cfg.Timeout = 500 * time.Millisecond
+				}
 				s := f.openWith(cfg)
 				f.set(func(f *fake) {
 					f.before = either(times(2, parts(bad)), times(2, appears(n, bad)), times(1, on("POST", "uploads", bad)))
@@ -150,23 +153,29 @@ func TestLostStart(t *testing.T) {
 // TestPromised: a server that says that it made the object before it has.
 func TestPromised(t *testing.T) {
 	f := newFake(t)
-	s := f.open()
+	cfg := f.config()
+	cfg.Retry = 2 * time.Second
+	s := f.openWith(cfg)
 	hidden := func(f *fake) {
 		f.objects["hidden"] = f.objects["k"]
 		delete(f.objects, "k")
 	}
 	appears := func(f *fake) { f.objects["k"] = f.objects["hidden"] }
-	f.set(func(f *fake) {
-		f.after = on("POST", "uploadId", func(http.ResponseWriter, *http.Request) bool { f.set(hidden); return false })
-	})
-	time.AfterFunc(300*time.Millisecond, func() { f.set(appears) })
+	late := func(http.ResponseWriter, *http.Request) bool {
+		f.set(hidden)
+		time.AfterFunc(300*time.Millisecond, func() { f.set(appears) })
+		return false
+	}
+	f.set(func(f *fake) { f.after = on("POST", "uploadId", late) })
 	if err := storetest.Put(t.Context(), s, "k", -1, make([]byte, 11*mib)); err != nil {
 		t.Errorf("late: %v", err)
 	}
-	if err := s.Delete(t.Context(), "k"); err != nil {
-		t.Fatal(err)
+	never := func(http.ResponseWriter, *http.Request) bool {
+		f.set(func(f *fake) { delete(f.objects, "k2") })
+		return false
 	}
-	if err := storetest.Put(t.Context(), s, "k", -1, make([]byte, 11*mib)); !errors.Is(err, io.ErrUnexpectedEOF) {
+	f.set(func(f *fake) { f.after = on("POST", "uploadId", never) })
+	if err := storetest.Put(t.Context(), s, "k2", -1, make([]byte, 11*mib)); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("never: %v", err)
 	}
 }

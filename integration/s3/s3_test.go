@@ -82,7 +82,7 @@ func open(t testing.TB, cfg s3.Config) *s3.Store {
 
 func TestStore(t *testing.T) {
 	everywhere(t, func(t *testing.T, server servers.S3) {
-		storetest.Test(t, func(t *testing.T) backends.Store { return open(t, config(t, server)) })
+		storetest.Far(t, func(t *testing.T) backends.Store { return open(t, config(t, server)) })
 	})
 }
 
