@@ -105,7 +105,7 @@ func qemuNBD(t testing.TB, c *servers.Ceph, key string) string {
 // fio runs a job and returns reads a second.
 func fio(t testing.TB, args ...string) float64 {
 	t.Helper()
-	args = append([]string{"--name=j", "--output-format=json", "--time_based", "--runtime=2", "--size=1g"}, args...)
+	args = append([]string{"--name=j", "--output-format=json", "--time_based", "--runtime=2", "--size=512m"}, args...)
 	out, err := exec.Command("fio", args...).Output()
 	if err != nil {
 		t.Fatalf("fio %v: %v\n%s", args, err, out)
@@ -130,7 +130,7 @@ func fio(t testing.TB, args ...string) float64 {
 func BenchmarkBesideQEMU(b *testing.B) {
 	c := ceph(b)
 	s := open(b, plain(b, c))
-	const key, size = "speed", 1 << 30
+	const key, size = "speed", 512 << 20
 	b.Cleanup(func() { // when QEMU no longer has it open
 		if err := s.Delete(context.WithoutCancel(b.Context()), key); err != nil {
 			b.Error(err)
