@@ -490,3 +490,27 @@ func (s *sequence) state(t *testing.T, g *gateway.Gateway, image string) int {
 	t.Errorf("image %s is no state that the disk had (newest write %d)", image, newest)
 	return newest
 }
+
+// waitTask waits until a capture has succeeded and returns its image.
+func waitTask(t testing.TB, g *gateway.Gateway, id string) string {
+	t.Helper()
+	for range 3000 {
+		var task struct {
+			Status, Message string
+			Result          map[string]any
+		}
+		if err := json.Unmarshal(call(t, g, "GET", "/v2/tasks/"+id, "", 200), &task); err != nil {
+			t.Fatal(err)
+		}
+		switch task.Status {
+		case "success":
+			image, _ := task.Result["image_id"].(string)
+			return image
+		case "failure":
+			t.Fatalf("the capture failed: %s", task.Message)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal("the capture does not end")
+	return ""
+}
