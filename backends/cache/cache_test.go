@@ -186,7 +186,9 @@ func TestBound(t *testing.T) {
 	}
 	for name, next := range patterns {
 		t.Run(name, func(t *testing.T) {
-			c := open(t, memory())
+			cfg := memory()
+			cfg.NoHedge = true
+			c := open(t, cfg)
 			r := reader(t, c, "o", f)
 			before := f.bytes.Load()
 			asked := make(map[int64]bool)

@@ -119,7 +119,7 @@ func (s *session) mark(a, b int64) {
 	for a < b {
 		in := int(a % unitGrains)
 		n := min(b-a, int64(unitGrains-in))
-		if u := s.table.get(a / unitGrains); u != nil {
+		if u := s.obj.cache.find(s.obj, a/unitGrains); u != nil {
 			u.fresh.set(in, in+int(n))
 		}
 		a += n

@@ -131,7 +131,7 @@ func (s *session) pin(a, b int64) {
 	for a < b && f != nil {
 		in := int(a % unitGrains)
 		n := min(b-a, int64(unitGrains-in))
-		if u := s.table.get(a / unitGrains); u != nil {
+		if u := c.find(s.obj, a/unitGrains); u != nil {
 			if err := c.pinUnit(f, u, in, in+int(n)); err != nil {
 				c.trouble(err)
 				return
@@ -139,6 +139,14 @@ func (s *session) pin(a, b int64) {
 		}
 		a += n
 	}
+}
+
+// find returns a unit of o, or nil. A session that ends has a table that is no
+// longer kept up.
+func (c *Cache) find(o *object, n int64) *unit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return o.units[n]
 }
 
 func (c *Cache) pinUnit(f *files, u *unit, from, to int) error {
