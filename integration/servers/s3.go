@@ -84,7 +84,7 @@ func StartVersity(t TB, cfg VersityConfig) *Versity {
 		AccessKey: "platter", SecretKey: "versity-secret-of-the-tests", Region: "us-east-1",
 	}}
 	line := []string{binary, "--port", fmt.Sprintf("127.0.0.1:%d", port), "--region", v.Region, "--iam-dir", iam,
-		"--health", "/healthz", "--quiet", "posix"}
+		"--health", "/healthz", "--quiet", "--keep-alive", "posix"}
 	if cfg.Versioning {
 		line = append(line, "--versioning-dir", versions)
 	}
