@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/objectlog"
 	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -40,6 +41,9 @@ type volume struct {
 	list  func() []catalog.OverlaySnapshot
 	used  func() int64 // bytes stored
 	close func() error // flushes as well
+
+	// log tells about the journal of a log; nil: it is none.
+	log func() objectlog.Stats
 
 	// flatten copies into the volume what it takes from below; nil: it cannot.
 	flatten func(ctx context.Context, progress func(done, total int64)) error

@@ -49,6 +49,9 @@ func (l logs) config(ov catalog.Overlay, t *tenure) objectlog.Config {
 	if t != nil && e.members.join != nil {
 		t.epoch, cfg.Gate = ov.Epoch, t.gate
 	}
+	if e.cfg.Steps != nil {
+		cfg.Steps = func(ctx context.Context, step string) error { return e.cfg.Steps(ctx, ov.ID, step) }
+	}
 	return cfg
 }
 
@@ -118,7 +121,7 @@ func (l logs) give(log *objectlog.Log, ov catalog.Overlay) error {
 // volume is a log over its base.
 func (l logs) volume(log *objectlog.Log, base block.Reader, release func() error) *volume {
 	return &volume{
-		disk: overlay.New(base, log), base: base, snaps: log, used: log.Usage, close: release,
+		disk: overlay.New(base, log), base: base, snaps: log, used: log.Usage, close: release, log: log.Stats,
 		list: func() []catalog.OverlaySnapshot {
 			var out []catalog.OverlaySnapshot
 			for _, s := range log.Snapshots() {
@@ -160,6 +163,27 @@ func (l logs) resize(ctx context.Context, ov catalog.Overlay, size int64) error 
 		return err
 	}
 	return release()
+}
+
+// Logs tells about the logs that are open, by overlay.
+func (e *Exports) Logs() map[string]objectlog.Stats {
+	e.mu.Lock()
+	open := make([]*shared, 0, len(e.disks))
+	for _, d := range e.disks {
+		open = append(open, d)
+	}
+	e.mu.Unlock()
+	out := map[string]objectlog.Stats{}
+	for _, d := range open {
+		select {
+		case <-d.ready:
+			if d.vol != nil && d.vol.log != nil {
+				out[d.key] = d.vol.log()
+			}
+		default: // it is being opened
+		}
+	}
+	return out
 }
 
 // conflict is an error of taking an overlay, for those who asked: that it is

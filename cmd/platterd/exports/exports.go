@@ -49,6 +49,10 @@ type Config struct {
 	JournalLimit int64        // bytes of the journal of one object-log overlay; 0 is 1 GiB
 	JournalFull  journal.Full // what a write does when it is full
 
+	// Steps is called before and after everything that others can see of an
+	// object-log overlay; see objectlog.Config. nil is nobody.
+	Steps func(ctx context.Context, overlay, step string) error
+
 	DataDir   string // overlays and ephemeral deltas go to folders beneath it
 	GatewayID string
 

@@ -9,8 +9,8 @@ type keyLocks struct {
 }
 
 type keyLock struct {
-	mu    sync.Mutex
-	users int
+	turn  chan struct{} // holds one token while somebody has the lock
+	users int           // that have it or wait for it
 }
 
 // lock waits for the lock of key and returns what unlocks it.
@@ -21,14 +21,14 @@ func (k *keyLocks) lock(key string) (unlock func()) {
 	}
 	l := k.held[key]
 	if l == nil {
-		l = &keyLock{}
+		l = &keyLock{turn: make(chan struct{}, 1)}
 		k.held[key] = l
 	}
 	l.users++
 	k.mu.Unlock()
-	l.mu.Lock()
+	l.turn <- struct{}{}
 	return func() {
-		l.mu.Unlock()
+		<-l.turn
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if l.users--; l.users == 0 {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/nbd"
 )
@@ -134,10 +136,20 @@ func (e *Exports) endSessions(match func(*session) bool) {
 	if e.cfg.Kick != nil && len(conns) > 0 {
 		e.cfg.Kick(conns) // cancels what is in flight
 	}
+	// At a time, for a store that is away delays each of them.
+	var g errgroup.Group
+	g.SetLimit(closers)
 	for _, s := range list {
-		e.finish(s) // its error is logged where the disk is closed
+		g.Go(func() error {
+			e.finish(s) // its error is logged where the disk is closed
+			return nil
+		})
 	}
+	g.Wait()
 }
+
+// closers is how many sessions are ended at a time.
+const closers = 32
 
 func (e *Exports) matching(match func(*session) bool) []*session {
 	e.mu.Lock()
