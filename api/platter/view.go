@@ -51,6 +51,7 @@ type overlayView struct {
 	Gateway     string           `json:"gateway"`
 	Engine      string           `json:"engine"`
 	Store       string           `json:"store"`
+	Dirty       bool             `json:"dirty"`
 	Export      string           `json:"export"`
 	Snapshots   []snapshotView   `json:"snapshots"`
 	Connections []connectionView `json:"connections"`
@@ -97,7 +98,7 @@ func (s *Server) viewOverlay(ctx context.Context, o catalog.Overlay) overlayView
 	use := s.cfg.Disks.Use(ctx, o.ID)
 	return overlayView{
 		ID: o.ID, Name: o.Name, ImageID: o.ImageID, Owner: orNull(o.Owner), Size: o.Size, Used: use.Bytes,
-		Status: string(o.Status), Message: o.Message, Gateway: o.Gateway, Engine: o.Engine, Store: o.Store,
+		Status: string(o.Status), Message: o.Message, Gateway: o.Gateway, Engine: o.Engine, Store: o.Store, Dirty: o.Dirty,
 		Export: "overlay/" + o.ID, Snapshots: viewSnapshots(o.Snapshots), Connections: viewClients(use.Clients),
 		CreatedAt: stamp(o.CreatedAt), UpdatedAt: stamp(o.UpdatedAt),
 	}

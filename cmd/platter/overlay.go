@@ -49,7 +49,7 @@ func (p *program) overlayCommand() *cli.Command {
 }
 
 func overlayOrder() []string {
-	return []string{"id", "name", "image_id", "size", "used", "status", "message", "export", "engine", "store", "gateway", "owner"}
+	return []string{"id", "name", "image_id", "size", "used", "status", "message", "export", "engine", "store", "dirty", "gateway", "owner"}
 }
 
 func (p *program) overlayList(c *cli.Context) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-478a8fee/platter/backends/cache"
 	"github.com/seed-478a8fee/platter/backends/far"
+	"github.com/seed-478a8fee/platter/backends/objectlog"
 )
 
 // storeMetrics count what is asked of far stores.
@@ -116,5 +117,58 @@ func (m *cacheMetrics) Collect(out chan<- prometheus.Metric) {
 	s := m.cache.Stats()
 	for _, r := range m.rows {
 		out <- prometheus.MustNewConstMetric(r.desc, r.kind, float64(r.of(s)))
+	}
+}
+
+// watchLogs registers what is told of overlays that are logs of objects.
+func (m *metrics) watchLogs(logs func() map[string]objectlog.Stats) {
+	m.reg.MustRegister(&logMetrics{logs: logs, rows: []logRow{
+		logGauge("open", "Overlays that are open.", func(objectlog.Stats) float64 { return 1 }),
+		logGauge("failing", "Overlays of which the store or the catalog takes nothing now.", func(s objectlog.Stats) float64 {
+			if s.Err != nil {
+				return 1
+			}
+			return 0
+		}),
+		logGauge("journal_bytes", "Bytes that journals take on disk.", func(s objectlog.Stats) float64 { return float64(s.Journal) }),
+		logGauge("pending_bytes", "Bytes in journals that the stores do not have yet.", func(s objectlog.Stats) float64 { return float64(s.Pending) }),
+		logGauge("stored_bytes", "Bytes of data in segments.", func(s objectlog.Stats) float64 { return float64(s.Stored) }),
+		logGauge("live_bytes", "Bytes of segments that the disks use.", func(s objectlog.Stats) float64 { return float64(s.Live) }),
+		logGauge("uploaded_bytes", "Bytes of segments uploaded since the overlays were opened.", func(s objectlog.Stats) float64 { return float64(s.Uploaded) }),
+		logGauge("cleaned_bytes", "Of these, bytes that cleaning copied.", func(s objectlog.Stats) float64 { return float64(s.Cleaned) }),
+	}})
+}
+
+// logMetrics adds up the numbers of all logs that are open.
+type logMetrics struct {
+	logs func() map[string]objectlog.Stats
+	rows []logRow
+}
+
+type logRow struct {
+	desc *prometheus.Desc
+	of   func(objectlog.Stats) float64
+}
+
+func logGauge(name, help string, of func(objectlog.Stats) float64) logRow {
+	return logRow{prometheus.NewDesc("platter_log_"+name, help, nil, nil), of}
+}
+
+// Describe lists the metrics.
+func (m *logMetrics) Describe(out chan<- *prometheus.Desc) {
+	for _, r := range m.rows {
+		out <- r.desc
+	}
+}
+
+// Collect adds up.
+func (m *logMetrics) Collect(out chan<- prometheus.Metric) {
+	logs := m.logs()
+	for _, r := range m.rows {
+		var sum float64
+		for _, s := range logs {
+			sum += r.of(s)
+		}
+		out <- prometheus.MustNewConstMetric(r.desc, prometheus.GaugeValue, sum)
 	}
 }

@@ -138,6 +138,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.metrics.watchLogs(g.exports.Logs)
 	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx))
 }
 
