@@ -74,7 +74,10 @@ func (l *Log) send(c *copied) bool {
 	case <-l.life.Done():
 		return false
 	}
-	<-c.done
+	select {
+	case <-c.done:
+	case <-l.life.Done():
+	}
 	return l.life.Err() == nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -50,6 +49,12 @@ func (c *catalog) take() int64 {
 	defer c.mu.Unlock()
 	c.epoch++
 	return c.epoch
+}
+
+func (c *catalog) now() Head {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.head
 }
 
 func (c *catalog) Load(ctx context.Context) (Head, error) {
@@ -295,4 +300,3 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-var _ = fs.ErrExist
