@@ -124,11 +124,14 @@ func (s *Store) survey(ctx context.Context, o *object) error {
 	return nil
 }
 
-// line puts segments one behind the other and returns their length.
+// line puts segments one behind the other and returns their length, -1 if
+// that is no length.
 func line(segments []segment) (sum int64) {
 	for i := range segments {
 		segments[i].off = sum
-		sum += segments[i].len
+		if sum += segments[i].len; sum < segments[i].off {
+			return -1
+		}
 	}
 	return sum
 }

@@ -50,7 +50,7 @@ func TestStore(t *testing.T) {
 	for name, c := range setUps() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			storetest.Test(t, func(t *testing.T) backends.Store {
+			storetest.Far(t, func(t *testing.T) backends.Store {
 				f := newFake(t)
 				f.deaf = c.deaf
 				return f.open(t, c.change)

@@ -19,7 +19,7 @@ func static(c *swift.Config) { c.SegmentSize, c.Static = 64<<10, true }
 func TestStore(t *testing.T) {
 	suite := func(a servers.SwiftAccount, change func(*swift.Config)) func(t *testing.T) {
 		return func(t *testing.T) {
-			storetest.Test(t, func(t *testing.T) backends.Store {
+			storetest.Far(t, func(t *testing.T) backends.Store {
 				cfg := config(a)
 				change(&cfg)
 				return far.New(open(t, cfg), far.Config{Name: "swift"})
