@@ -12,9 +12,9 @@ import (
 	"github.com/seed-478a8fee/platter/integration/servers"
 )
 
-func dynamic(c *swift.Config) { c.SegmentSize = 64 << 10 }
+func dynamic(c *swift.Config) { c.SegmentSize = 256 << 10 }
 
-func static(c *swift.Config) { c.SegmentSize, c.Static = 64<<10, true }
+func static(c *swift.Config) { c.SegmentSize, c.Static = 256<<10, true }
 
 func TestStore(t *testing.T) {
 	suite := func(a servers.SwiftAccount, change func(*swift.Config)) func(t *testing.T) {
