@@ -290,6 +290,10 @@ func (l *Log) bury(p *plan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.stored
+	death := p.head.last.seq
+	if death == l.resized {
+		death++
+	}
 	if len(p.graves) > 0 {
 		d.dead = slices.DeleteFunc(d.dead, func(g grave) bool {
 			if p.graves[g.seq] {
@@ -307,7 +311,7 @@ func (l *Log) bury(p *plan) {
 			return false
 		}
 		delete(d.segs, seq)
-		d.dead = append(d.dead, grave{r, p.head.last.seq})
+		d.dead = append(d.dead, grave{r, death})
 		l.counts.sub(r, l.cfg.SegmentSize)
 		l.counts.pinned += r.payload
 		l.reap = true

@@ -299,4 +299,3 @@ func until(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
-

@@ -66,6 +66,7 @@ type Log struct {
 	kept    []generation // committed, and still in fresh; the committer's alone
 	crowded atomic.Bool
 	reap    bool          // some graves may be needed no more; the committer's alone
+	resized int64         // segment after which the disk may have been resized: snapshots there may refer to more
 	slots   chan struct{} // one for each flight
 
 	sealWake, commitWake, cleanWake chan struct{}
@@ -109,7 +110,7 @@ func newLog(cfg Config, src *source, s *state, d *disk, j *journal.Journal, dir 
 	for _, g := range d.dead {
 		l.counts.pinned += g.payload
 	}
-	l.reap = len(d.dead) > 0
+	l.reap, l.resized = len(d.dead) > 0, s.last.seq
 	l.life, l.stop = context.WithCancel(context.Background())
 	return l
 }

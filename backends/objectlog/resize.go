@@ -39,5 +39,5 @@ func (l *Log) cut(size int64) {
 		x.Target = extent.ZeroTarget()
 	}
 	d.m.Insert(x, l.unrefer)
-	d.size = size
+	d.size, l.resized = size, d.seq
 }
