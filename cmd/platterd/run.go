@@ -214,6 +214,9 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 		}
 	}
 	g.run(func() error { return g.exports.Run(life) })
+	if g.places.cache != nil {
+		g.run(func() error { return g.places.run(life, g.log) })
+	}
 	if g.records.died != nil {
 		g.run(func() error { return g.diedRecords(life) })
 	}

@@ -25,7 +25,11 @@ func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
 		if e.cfg.Stores[l.Store] == nil {
 			continue
 		}
-		specs = append(specs, e.spec(img, l, name))
+		s := e.spec(l, name)
+		if s.Far != nil && e.cfg.Traces {
+			s.Far.Trace = img.ID
+		}
+		specs = append(specs, s)
 	}
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("no store of this gateway has the bytes of image %s; its configuration may lack one", img.ID)
@@ -34,28 +38,24 @@ func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
 }
 
 // spec says how to read one copy of an image in a format, "" being its bytes
-// as stored. Copies in far stores are read through the cache, and what is read
-// first is remembered.
-func (e *Exports) spec(img catalog.Image, l catalog.Location, format string) disk.Spec {
+// as stored. Copies in far stores are read through the cache.
+func (e *Exports) spec(l catalog.Location, format string) disk.Spec {
 	s := disk.Spec{Key: l.Store + "/" + l.Key + "#" + l.Generation, Store: e.cfg.Stores[l.Store], Object: l.Key, Format: format}
-	if format == "" {
-		s.Key += "#native"
-	}
 	if e.cfg.Far[l.Store] {
 		s.Far = &disk.Far{Generation: l.Generation, Size: l.Size, Store: l.Store}
-		if e.cfg.Traces {
-			s.Far.Trace = img.ID
-		}
 	}
 	return s
 }
 
-// OpenNative opens one copy of the bytes of an image as they are stored.
+// OpenNative opens one copy of the bytes of an image as they are stored. What
+// is read of them says nothing of how a machine boots.
 func (e *Exports) OpenNative(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
 	if e.cfg.Stores[l.Store] == nil {
 		return nil, fmt.Errorf("store %s is not in this gateway's configuration", l.Store)
 	}
-	return e.cfg.Opener.Open(ctx, e.spec(img, l, ""))
+	s := e.spec(l, "")
+	s.Key += "#native"
+	return e.cfg.Opener.Open(ctx, s)
 }
 
 // Pin brings the tables of an image that has just become active near, so that
