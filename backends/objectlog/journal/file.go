@@ -25,6 +25,9 @@ type file struct {
 	old     bool // found at Open, or given up: nothing is appended to it
 	dead    bool // trimmed: nobody finds it any more
 	readers int  // who must be done before it can be used for other records
+	redo    bool // to be written again from redoFrom on before it is synced
+	// redoFrom is an offset in the file.
+	redoFrom int64
 }
 
 const suffix = ".log"

@@ -77,7 +77,7 @@ type Config struct {
 	Limit int64
 
 	// FileSize is the size of one file, for a journal that is created.
-	// 0 is 64 MiB, or a quarter of Limit if that is less. A record is
+	// 0 is 16 MiB, or a quarter of Limit if that is less. A record is
 	// smaller than a file: see MaxData.
 	FileSize int64
 

@@ -19,7 +19,7 @@ const (
 	stateTemp = "journal.new"
 
 	defaultLimit    = 1 << 30
-	defaultFileSize = 64 << 20
+	defaultFileSize = 16 << 20
 	leastFiles      = 4
 )
 

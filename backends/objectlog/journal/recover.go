@@ -63,6 +63,9 @@ func (j *Journal) recover(ctx context.Context, flag int) error {
 			j.stale = append(j.stale, seq)
 		}
 	}
+	if !j.readOnly {
+		j.doubt(known)
+	}
 	return j.whole(ctx, found, known, last)
 }
 
@@ -97,6 +100,18 @@ func (j *Journal) closeOthers(found map[int64]*file) {
 	for _, f := range found {
 		if !slices.Contains(j.files, f) {
 			f.f.Close()
+		}
+	}
+}
+
+// doubt has all behind known written again before the first Sync. If it was an
+// fsync that failed which ended the last life, what it was for can be read, from
+// memory, and the kernel takes it for written: another fsync would succeed and
+// write nothing.
+func (j *Journal) doubt(known int64) {
+	for _, f := range j.files {
+		if base := f.head.seq * j.state.fileSize; f.end > known {
+			f.redo, f.redoFrom = true, max(0, known-base)&^(pageSize-1)
 		}
 	}
 }

@@ -56,6 +56,9 @@ func (j *Journal) Sync(ctx context.Context) error {
 func (j *Journal) syncFiles() (upTo int64, err error) {
 	upTo, dirty, named := j.seal()
 	for _, f := range dirty {
+		if err == nil && f.redo {
+			err = j.again(f)
+		}
 		if err == nil {
 			err = f.f.Sync()
 		}
@@ -80,6 +83,23 @@ func (j *Journal) syncFiles() (upTo int64, err error) {
 		j.done(f)
 	}
 	return upTo, err
+}
+
+// again writes what is in f and not known to be on stable storage.
+func (j *Journal) again(f *file) error {
+	end := alignUp(f.end-f.head.seq*j.state.fileSize, pageSize)
+	p := make([]byte, min(max(end-f.redoFrom, 0), window))
+	for at := f.redoFrom; at < end; at += int64(len(p)) {
+		p = p[:min(int64(len(p)), end-at)]
+		if err := readFull(f.f, p, at); err != nil {
+			return err
+		}
+		if _, err := f.f.WriteAt(p, at); err != nil {
+			return err
+		}
+	}
+	f.redo = false // only who syncs looks at it, and there is one at a time
+	return nil
 }
 
 // seal ends the page that the last record ends in: what follows goes to the
