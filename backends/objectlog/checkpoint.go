@@ -117,7 +117,7 @@ func decodeMap(ctx context.Context, o block.Reader, id digest, r mapRef) (*disk,
 	}
 	body := r.length - sha256.Size
 	sum := sha256.New()
-	in := bufio.NewReaderSize(io.TeeReader(io.NewSectionReader(block.ReaderAt(ctx, o), 0, body), sum), 1<<20)
+	in := bufio.NewReaderSize(io.TeeReader(io.NewSectionReader(block.ReaderAt(ctx, o), 0, body), sum), int(min(body, 1<<20)))
 	d, err := decodeBody(in, id, r, body)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, extent.ErrCorrupt):
