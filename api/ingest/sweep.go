@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -156,9 +157,14 @@ func (in *Ingest) collect(ctx context.Context) (int, error) {
 	}
 	n := 0
 	var errs []error
+	away := map[string]bool{} // stores that are not to be asked once more in vain
 	for _, g := range queue {
+		if away[g.Store] {
+			continue
+		}
 		if err := in.free(ctx, g); err != nil {
 			errs = append(errs, err)
+			away[g.Store] = !errors.Is(err, syscall.EBUSY)
 			continue
 		}
 		n++
@@ -171,7 +177,8 @@ func (in *Ingest) free(ctx context.Context, g catalog.Garbage) error {
 	if s == nil {
 		return nil // another gateway has that store, or the configuration will again
 	}
-	if err := s.Delete(ctx, g.Key); err != nil {
+	// What cannot be deleted at all was never ours to delete.
+	if err := s.Delete(ctx, g.Key); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("ingest: store %s: delete %s: %w", g.Store, g.Key, err)
 	}
 	if err := in.cfg.Catalog.Collected(ctx, g); err != nil {
