@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-478a8fee/platter/integration/corpus"
 	"github.com/seed-478a8fee/platter/integration/gateway"
 )
 
@@ -65,7 +66,7 @@ func newDisk(t testing.TB, size string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
 	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", path, size)
-	qemuIO(t, path, "qcow2", []string{"write -P 7 1M 1M", "write -P 9 5M 64k"})
+	corpus.QemuIO(t, path, "qcow2", []string{"write -P 7 1M 1M", "write -P 9 5M 64k"})
 	return path
 }
 

@@ -9,10 +9,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/seed-478a8fee/platter/integration/corpus"
 	"github.com/seed-478a8fee/platter/integration/gateway"
 )
 
@@ -67,29 +69,29 @@ func sumFile(t testing.TB, path string) string {
 func TestEveryPathServesTheSameBytes(t *testing.T) {
 	gateway.Need(t, "qemu-img", "qemu-io", "nbdcopy", "cp", "sha256sum")
 	g := gateway.Start(t)
-	all := corpus(t)
+	all := corpus.Make(t)
 	if len(all) < 40 {
 		t.Fatalf("%d specimens, fewer than 40", len(all))
 	}
 	t.Logf("%d specimens", len(all))
 	for _, s := range all {
-		t.Run(s.name, func(t *testing.T) {
-			id := upload(t, g, s.name, s.format, s.path)
+		t.Run(s.Name, func(t *testing.T) {
+			id := upload(t, g, s.Name, s.Format, s.Path)
 			checkPaths(t, g, s, id)
 		})
 	}
 }
 
-func checkPaths(t *testing.T, g *gateway.Gateway, s specimen, id string) {
+func checkPaths(t *testing.T, g *gateway.Gateway, s corpus.Specimen, id string) {
 	uri, tree := g.Export(id), filepath.Join(g.Mount, "by-id", id)
-	if s.name == "thin-1t" { // too large to read whole
-		tool(t, "qemu-img", "compare", "-f", s.format, "-F", "raw", s.path, uri)
+	if s.Name == "thin-1t" { // too large to read whole
+		tool(t, "qemu-img", "compare", "-f", s.Format, "-F", "raw", s.Path, uri)
 		checkMap(t, s, uri)
 		return
 	}
 	dir := t.TempDir()
 	want := filepath.Join(dir, "want")
-	tool(t, "qemu-img", "convert", "-f", s.format, "-O", "raw", s.path, want)
+	tool(t, "qemu-img", "convert", "-f", s.Format, "-O", "raw", s.Path, want)
 	sum := sumFile(t, want)
 	got := func(how, path string) {
 		t.Helper()
@@ -103,19 +105,19 @@ func checkPaths(t *testing.T, g *gateway.Gateway, s specimen, id string) {
 	}
 	tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", uri, filepath.Join(dir, "convert"))
 	got("qemu-img convert over NBD", filepath.Join(dir, "convert"))
-	tool(t, "qemu-img", "compare", "-f", s.format, "-F", "raw", s.path, uri)
+	tool(t, "qemu-img", "compare", "-f", s.Format, "-F", "raw", s.Path, uri)
 	checkMap(t, s, uri)
 
 	got("FUSE", filepath.Join(tree, "disk.raw"))
 	tool(t, "cp", "--sparse=always", filepath.Join(tree, "disk.raw"), filepath.Join(dir, "cp"))
 	got("cp from FUSE", filepath.Join(dir, "cp"))
-	if native := filepath.Join(tree, "native."+s.format); sumFile(t, native) != sumFile(t, s.path) {
+	if native := filepath.Join(tree, "native."+s.Format); sumFile(t, native) != sumFile(t, s.Path) {
 		t.Error("the native file has other bytes than were uploaded")
 	}
-	tool(t, gateway.Binary(t, "platter"), "convert", "--from", s.format, "--to", "raw", s.path, filepath.Join(dir, "platter"))
+	tool(t, gateway.Binary(t, "platter"), "convert", "--from", s.Format, "--to", "raw", s.Path, filepath.Join(dir, "platter"))
 	got("platter convert", filepath.Join(dir, "platter"))
 	back := filepath.Join(dir, "back.qcow2")
-	tool(t, gateway.Binary(t, "platter"), "convert", "--from", s.format, "--to", "qcow2", s.path, back)
+	tool(t, gateway.Binary(t, "platter"), "convert", "--from", s.Format, "--to", "qcow2", s.Path, back)
 	tool(t, "qemu-img", "check", "-q", back)
 	tool(t, "qemu-img", "compare", "-f", "qcow2", "-F", "raw", back, want)
 }
@@ -138,17 +140,17 @@ func mapOf(t *testing.T, format, path string) []run {
 // checkMap wants every hole of the image to be a hole over NBD. The store
 // finds more of them, where long zeros were written; and short holes inside
 // preallocated clusters, which are holes of the file alone, it fills.
-func checkMap(t *testing.T, s specimen, uri string) {
+func checkMap(t *testing.T, s corpus.Specimen, uri string) {
 	t.Helper()
 	served := mapOf(t, "raw", uri)
-	if s.format == "raw" { // the store keeps holes of its own; the bytes are compared elsewhere
+	if s.Format == "raw" { // the store keeps holes of its own; the bytes are compared elsewhere
 		var holes int64
 		for _, r := range served {
 			if r.Zero {
 				holes += r.Length
 			}
 		}
-		if s.name == "raw-sparse" && holes < 12<<20 {
+		if s.Name == "raw-sparse" && holes < 12<<20 {
 			t.Errorf("only %d bytes of a sparse file are holes over NBD", holes)
 		}
 		return
@@ -161,10 +163,10 @@ func checkMap(t *testing.T, s specimen, uri string) {
 		}
 		return false, off + 1<<40
 	}
-	for _, r := range mapOf(t, s.format, s.path) {
+	for _, r := range mapOf(t, s.Format, s.Path) {
 		for off := r.Start; off < r.Start+r.Length; {
 			zero, end := zeroAt(off)
-			if r.Zero && !zero && !(strings.HasPrefix(s.name, "prealloc") && min(end, r.Start+r.Length)-off < 128<<10) {
+			if r.Zero && !zero && !(strings.HasPrefix(s.Name, "prealloc") && min(end, r.Start+r.Length)-off < 128<<10) {
 				t.Errorf("at %d: qemu-img map has zeros until %d, over NBD there is data", off, r.Start+r.Length)
 				return
 			}
@@ -207,4 +209,14 @@ func readAll(t *testing.T, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// tool runs a program that must succeed, and returns its output.
+func tool(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }

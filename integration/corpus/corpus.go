@@ -1,6 +1,6 @@
-//go:build integration
-
-package integration
+// Package corpus makes disk images with qemu-img and qemu-io, over all
+// dimensions of the formats, for tests that serve them.
+package corpus
 
 import (
 	"fmt"
@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// A specimen is one image that qemu-img and qemu-io made.
-type specimen struct {
-	name   string
-	path   string
-	format string // qcow2 or raw
+// A Specimen is one image that qemu-img and qemu-io made.
+type Specimen struct {
+	Name   string
+	Path   string
+	Format string // qcow2 or raw
 }
 
 // tool runs a program that must succeed, and returns its output.
@@ -42,7 +42,8 @@ func writes(size int64) []string {
 	return cmds
 }
 
-func qemuIO(t testing.TB, path, format string, cmds []string) {
+// QemuIO runs commands of qemu-io on an image.
+func QemuIO(t testing.TB, path, format string, cmds []string) {
 	t.Helper()
 	args := []string{"-f", format, "-d", "unmap"}
 	for _, c := range cmds {
@@ -51,20 +52,20 @@ func qemuIO(t testing.TB, path, format string, cmds []string) {
 	tool(t, "qemu-io", append(args, path)...)
 }
 
-// corpus makes at least 40 images over all dimensions of the format: version,
+// Make makes at least 40 images over all dimensions of the format: version,
 // cluster size, refcount width, compression, extended L2, preallocation,
 // snapshots, sizes.
-func corpus(t testing.TB) []specimen {
+func Make(t testing.TB) []Specimen {
 	t.Helper()
 	dir := t.TempDir()
-	var all []specimen
+	var all []Specimen
 	add := func(name, options string, size int64) string {
 		path := filepath.Join(dir, name+".qcow2")
 		tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, fmt.Sprint(size))
 		if size > 6<<20 {
-			qemuIO(t, path, "qcow2", writes(size))
+			QemuIO(t, path, "qcow2", writes(size))
 		}
-		all = append(all, specimen{name, path, "qcow2"})
+		all = append(all, Specimen{name, path, "qcow2"})
 		return path
 	}
 	for _, compat := range []string{"0.10", "1.1"} {
@@ -92,19 +93,19 @@ func corpus(t testing.TB) []specimen {
 
 // morePaths makes what needs more than qemu-img create: compressed images,
 // snapshots, changed sizes, raw files.
-func morePaths(t testing.TB, dir string, add func(name, options string, size int64) string) []specimen {
+func morePaths(t testing.TB, dir string, add func(name, options string, size int64) string) []Specimen {
 	t.Helper()
 	snap := add("snapshots", "cluster_size=64k", 8<<20)
 	tool(t, "qemu-img", "snapshot", "-c", "before", snap)
-	qemuIO(t, snap, "qcow2", []string{"write -P 0x99 0 131072", "discard 4194304 1048576"})
+	QemuIO(t, snap, "qcow2", []string{"write -P 0x99 0 131072", "discard 4194304 1048576"})
 	tool(t, "qemu-img", "snapshot", "-c", "after", snap)
-	qemuIO(t, snap, "qcow2", []string{"write -P 0xaa 65536 4096"})
+	QemuIO(t, snap, "qcow2", []string{"write -P 0xaa 65536 4096"})
 	tool(t, "qemu-img", "resize", "-q", add("grown", "cluster_size=64k", 7<<20), "12M")
 	tool(t, "qemu-img", "resize", "-q", "--shrink", add("shrunk", "cluster_size=64k", 12<<20), "7M")
 
 	raw := filepath.Join(dir, "sparse.raw")
 	tool(t, "qemu-img", "create", "-q", "-f", "raw", raw, "16M")
-	qemuIO(t, raw, "raw", writes(16<<20))
+	QemuIO(t, raw, "raw", writes(16<<20))
 	text := filepath.Join(dir, "text.raw") // compresses well, unlike a pattern of one byte
 	if err := os.WriteFile(text, []byte(strings.Repeat("All work and no play makes a dull image.\n", 1<<17)[:5<<20]), 0o600); err != nil {
 		t.Fatal(err)
@@ -113,15 +114,15 @@ func morePaths(t testing.TB, dir string, add func(name, options string, size int
 	if err := os.WriteFile(odd, []byte(strings.Repeat("x", 1<<20+512)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	all := []specimen{{"raw-sparse", raw, "raw"}, {"raw-full", text, "raw"}, {"raw-odd", odd, "raw"}}
+	all := []Specimen{{"raw-sparse", raw, "raw"}, {"raw-full", text, "raw"}, {"raw-odd", odd, "raw"}}
 	for _, kind := range []string{"zlib", "zstd"} {
 		for _, cluster := range []string{"512", "4k", "64k", "2M"} {
 			for _, src := range []string{raw, text} {
 				name := fmt.Sprintf("%s-%s-%s", kind, cluster, strings.TrimSuffix(filepath.Base(src), ".raw"))
 				path := filepath.Join(dir, name+".qcow2")
 				tool(t, "qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type="+kind+",cluster_size="+cluster, src, path)
-				qemuIO(t, path, "qcow2", []string{"write -P 0x5a 1000448 512", "write -z 2048 2048"})
-				all = append(all, specimen{name, path, "qcow2"})
+				QemuIO(t, path, "qcow2", []string{"write -P 0x5a 1000448 512", "write -z 2048 2048"})
+				all = append(all, Specimen{name, path, "qcow2"})
 			}
 		}
 	}
