@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // TestMachineLost takes the gateway's disk away between a kill and the next
@@ -41,8 +42,9 @@ type loser struct {
 func (l *loser) run(rounds int) {
 	t := l.t
 	start := time.Now()
+	var c *nbdtest.Client
 	for range rounds {
-		c := l.open()
+		c = l.open()
 		stop := l.write(c)
 		l.between(50, 700)
 		l.g.Kill(t)
@@ -62,11 +64,11 @@ func (l *loser) run(rounds int) {
 		}
 		l.lose()
 		l.g.Run(t)
-		loss := l.attach(l.g, l.overlay)
+		var loss bool
+		c, loss = l.attach(l.g)
 		if loss && l.durability == "store" {
 			t.Fatal("an overlay whose flushes wait for the store needs a journal")
 		}
-		c = l.open()
 		disk := l.read(c)
 		cut := l.check(disk, span{flushed: !loss})
 		for i, lane := range l.h.lanes {
@@ -105,31 +107,39 @@ func (l *loser) lose() {
 	}
 }
 
-// attach makes a gateway the owner of an overlay, and accepts a loss only if
-// there is no other way; loss says whether that was so. While another owner may
-// be alive it waits.
-func (r *rig) attach(g *gateway.Gateway, overlay string) (loss bool) {
+// attach makes a gateway the owner of an overlay and opens it, and accepts a
+// loss only if there is no other way; loss says whether that was so. While
+// another owner may be alive it waits.
+func (r *rig) attach(g *gateway.Gateway) (c *nbdtest.Client, loss bool) {
 	r.t.Helper()
-	body := fmt.Sprintf(`{"overlay_id":%q,"mode":"rw"}`, overlay)
+	wanted := fmt.Sprintf(`{"overlay_id":%q,"mode":"rw"}`, r.overlay)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		answer, status, err := g.Ask("POST", "/platter/v1/attachments", body)
-		switch {
-		case err != nil:
+		answer, status, err := g.Ask("POST", "/platter/v1/attachments", wanted)
+		if err != nil {
 			r.t.Fatal(err)
-		case status == 201:
+		}
+		said := string(answer)
+		switch status {
+		case 201:
 			r.detach(g, answer)
-			return loss
-		case status == 409 && strings.Contains(string(answer), "accept_loss"):
-			if loss {
-				r.t.Fatalf("the loss was accepted, and still: %s", answer)
+			c, err := nbdtest.Open("unix", g.Socket, "overlay/"+r.overlay)
+			if err == nil {
+				return c, loss
 			}
-			loss = true
-			body = fmt.Sprintf(`{"overlay_id":%q,"mode":"rw","accept_loss":true}`, overlay)
-		case status != 409 && status != 503:
+			said = err.Error()
+		case 409, 503:
+		default:
 			r.t.Fatalf("attach: %d %s", status, answer)
 		}
+		if strings.Contains(said, "accept_loss") {
+			if loss {
+				r.t.Fatalf("the loss was accepted, and still: %s", said)
+			}
+			loss = true
+			wanted = fmt.Sprintf(`{"overlay_id":%q,"mode":"rw","accept_loss":true}`, r.overlay)
+		}
 		if time.Now().After(end) {
-			r.t.Fatalf("the overlay cannot be attached: %d %s", status, answer)
+			r.t.Fatalf("the overlay cannot be attached: %d %s", status, said)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // TestTakeover has two gateways on one catalog. The one that has the overlay
@@ -76,8 +77,8 @@ func (d *duel) kill() {
 	c.Close()
 	stop()
 	d.killed++
-	loss := d.attach(d.other, d.overlay)
-	d.taken(loss, func() { d.g.Run(t) })
+	taken, loss := d.attach(d.other)
+	d.taken(taken, loss, func() { d.g.Run(t) })
 }
 
 // pause stops the owner for longer than its lease, as a machine may.
@@ -88,9 +89,9 @@ func (d *duel) pause() {
 	d.between(50, 500)
 	d.signal(syscall.SIGSTOP)
 	time.Sleep(300 * time.Millisecond) // what it said before comes in
-	loss := d.attach(d.other, d.overlay)
+	taken, loss := d.attach(d.other)
 	d.paused++
-	d.taken(loss, func() {
+	d.taken(taken, loss, func() {
 		since := d.h.tick()
 		d.signal(syscall.SIGCONT)
 		ended := make(chan struct{})
@@ -133,7 +134,7 @@ func (d *duel) signal(s syscall.Signal) {
 
 // taken goes on with the gateway that took the overlay, lets the other one come
 // back, and gives the overlay to that at the end.
-func (d *duel) taken(loss bool, comeBack func()) {
+func (d *duel) taken(c *nbdtest.Client, loss bool, comeBack func()) {
 	t := d.t
 	if loss && !d.loses {
 		t.Fatal("a takeover should not need to lose anything here")
@@ -141,7 +142,6 @@ func (d *duel) taken(loss bool, comeBack func()) {
 	if loss {
 		d.accepted++
 	}
-	c := d.openAt(d.other, 10*time.Second)
 	disk := d.read(c)
 	next := &rig{t: t, g: d.other, h: newHistory(disk, d.h.exact), rng: d.rng, overlay: d.overlay, prefix: d.prefix}
 	stop := next.write(c)
