@@ -85,7 +85,7 @@ func (l *Log) planDirty(upto int64, was bool) bool {
 		return false // flushes do not rely on the journal
 	}
 	l.dirty.Store(false)
-	if l.end() <= upto {
+	if l.last() <= upto {
 		return false
 	}
 	if was {
@@ -190,7 +190,7 @@ func (l *Log) commitHead(p *plan) bool {
 		if l.step(l.life, StepCommitted) != nil || err != nil && l.life.Err() != nil {
 			return false
 		}
-		l.note("commit the head", err)
+		l.note(withCatalog, "commit the head", err)
 		if err == nil {
 			return true
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -117,10 +118,9 @@ func TestWorthlessJournal(t *testing.T) {
 	r := newRig(t, 64<<10)
 	a := r.create(t)
 	write(t, a, 1, 0)
-	if err := a.Drain(t.Context()); err != nil {
+	if err := errors.Join(a.Drain(t.Context()), a.end(), a.lock.Close()); err != nil {
 		t.Fatal(err)
 	}
-	closeLog(t, a)
 	b := r.other(t).open(t)
 	write(t, b, 2, 0)
 	if err := b.Drain(t.Context()); err != nil {
@@ -132,7 +132,7 @@ func TestWorthlessJournal(t *testing.T) {
 		t.Errorf("set aside: %q", aside)
 	}
 	entries, err := r.fs.ReadDir(r.cfg.Dir)
-	if err != nil || len(entries) != 1 {
+	if err != nil || len(entries) != 2 { // the other is the lock
 		t.Errorf("%d journals, %v", len(entries), err)
 	}
 	closeLog(t, a)
@@ -288,6 +288,28 @@ func pauseAt(t *testing.T, n int) bool {
 	}
 	closeLog(t, b)
 	return true
+}
+
+// TestOneAtATime needs a file system that has locks.
+func TestOneAtATime(t *testing.T) {
+	r := newRig(t, 64<<10)
+	r.cfg.Dir = t.TempDir()
+	cfg := r.config()
+	cfg.FS = nil
+	l, err := Create(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Epoch = r.heads.take()
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("opened twice: %v", err)
+	}
+	closeLog(t, l)
+	cfg.Epoch = r.heads.take()
+	if l, err = Open(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
 }
 
 func TestLostAnswers(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/localfs"
 	"github.com/seed-478a8fee/platter/backends/objectlog/extent"
 	"github.com/seed-478a8fee/platter/backends/objectlog/journal"
 )
@@ -20,8 +21,9 @@ type Log struct {
 	size  int64
 	src   *source
 	j     *journal.Journal
-	dir   string   // of j
-	aside []string // journals that were not replayed
+	dir   string       // of j
+	lock  localfs.File // held while the log is open
+	aside []string     // journals that were not replayed
 
 	life   context.Context // of the work in the background
 	stop   context.CancelFunc
@@ -60,8 +62,8 @@ type Log struct {
 	drops   []*drop       // of snapshots
 	open    map[int64]int // readers of snapshots
 	newSize int64         // what the disk's size is to become, or 0
-	trouble trouble
-	dirty   atomic.Bool // the head says so
+	trouble [2]trouble    // of the store, of the catalog
+	dirty   atomic.Bool   // the head says so
 
 	kept    []generation // committed, and still in fresh; the committer's alone
 	crowded atomic.Bool
@@ -83,16 +85,23 @@ type counts struct {
 	pending       int64 // bytes of data in the journal that the head does not have
 }
 
+// Whom a trouble is with.
+const (
+	withStore = iota
+	withCatalog
+)
+
 // trouble is what the store or the catalog last failed with.
 type trouble struct {
 	err   error
 	since time.Time
 }
 
-func newLog(cfg Config, src *source, s *state, d *disk, j *journal.Journal, dir string) *Log {
+func newLog(o *opening) *Log {
+	cfg, s, d := o.cfg, o.s, o.d
 	window := cfg.Parallel + 2
 	l := &Log{
-		cfg: cfg, size: s.size, src: src, j: j, dir: dir,
+		cfg: cfg, size: s.size, src: o.src, j: o.j, dir: o.dir, lock: o.lock,
 		fresh: extent.New(), stored: d, live: d.m.Count(), seq: s.last,
 		bell: make(chan struct{}), head: s, maps: s.maps, open: make(map[int64]int),
 		slots:    make(chan struct{}, window),
@@ -223,15 +232,26 @@ func (l *Log) wrap(doing string, err error) error {
 func (l *Log) Size() int64 { return l.size }
 
 // Close stops all work and closes the journal. What was not flushed may be
-// lost; what is not in the store stays in the journal, and stays needed.
+// lost; what is not in the store stays in the journal, and stays needed. A
+// journal that has nothing else is removed.
 func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}
+	err := l.end()
+	if l.broken.Load() == nil && l.covered == l.appended && !l.dirty.Load() {
+		err = errors.Join(err, journal.Remove(journal.Config{FS: l.cfg.FS, Dir: l.dir}))
+	}
+	return l.wrap("close", errors.Join(err, l.lock.Close()))
+}
+
+// end is Close without what tells it from the end of the process.
+func (l *Log) end() error {
+	l.closed.Store(true)
 	l.stop()
 	l.wg.Wait()
 	l.src.close()
-	return l.wrap("close", l.j.Close())
+	return l.j.Close()
 }
 
 // pause waits before another try, longer each time. It is false when the log
@@ -250,17 +270,18 @@ func (l *Log) pause(n *time.Duration) bool {
 
 // note keeps what the store or the catalog failed with, for Stats; nil is that
 // it works again.
-func (l *Log) note(doing string, err error) {
+func (l *Log) note(with int, doing string, err error) {
 	l.work.Lock()
 	defer l.work.Unlock()
+	t := &l.trouble[with]
 	switch {
-	case err == nil && l.trouble.err != nil:
-		l.cfg.Logger.Info("overlay is stored again", "overlay", l.cfg.ID, "after", l.cfg.Now().Sub(l.trouble.since))
-		l.trouble = trouble{}
-	case err != nil && l.trouble.err == nil:
+	case err == nil && t.err != nil:
+		l.cfg.Logger.Info("overlay is stored again", "overlay", l.cfg.ID, "doing", doing, "after", l.cfg.Now().Sub(t.since))
+		*t = trouble{}
+	case err != nil && t.err == nil:
 		l.cfg.Logger.Warn("overlay cannot be stored, trying again", "overlay", l.cfg.ID, "doing", doing, "err", err)
-		l.trouble = trouble{err, l.cfg.Now()}
+		*t = trouble{err, l.cfg.Now()}
 	case err != nil:
-		l.trouble.err = err
+		t.err = err
 	}
 }

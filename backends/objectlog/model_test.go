@@ -156,9 +156,17 @@ func (m *machine) Sleep(*rapid.T) { time.Sleep(3 * time.Millisecond) }
 // stop ends the log as the end of its process would.
 func (m *machine) stop(t *rapid.T) {
 	clear(m.open)
+	if err := errors.Join(m.l.end(), m.l.lock.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) Reopen(t *rapid.T) {
+	clear(m.open)
 	if err := m.l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	m.again(t, false)
 }
 
 // again opens the log and looks which of the states is there.
@@ -260,7 +268,7 @@ func runModel(t *rapid.T, r *rig) {
 	t.Repeat(map[string]func(*rapid.T){
 		"": m.Check, "write": m.Write, "write2": m.Write, "write3": m.Write, "zero": m.Zero, "flush": m.Flush, "drain": m.Drain,
 		"snapshot": m.Snapshot, "delete snapshot": m.DeleteSnapshot, "faults": m.Faults, "sleep": m.Sleep,
-		"crash": m.Crash, "power loss": m.PowerLoss, "disk lost": m.DiskLost,
+		"reopen": m.Reopen, "crash": m.Crash, "power loss": m.PowerLoss, "disk lost": m.DiskLost,
 	})
 	m.store.set(0, false)
 	m.Drain(t)

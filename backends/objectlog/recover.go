@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/seed-478a8fee/platter/backends/block"
+	"github.com/seed-478a8fee/platter/backends/localfs"
 	"github.com/seed-478a8fee/platter/backends/objectlog/journal"
 )
 
@@ -18,6 +20,8 @@ import (
 const (
 	journalDir = "journal-"
 	asideDir   = "aside-" // set aside
+
+	lockName = "lock" // a file that is locked while the log is open
 )
 
 func (c Config) journal(prefix string, epoch int64) string {
@@ -65,6 +69,7 @@ type opening struct {
 	s    *state
 	src  *source
 	d    *disk
+	lock localfs.File
 	j    *journal.Journal
 	dir  string
 	l    *Log
@@ -81,13 +86,16 @@ func open(ctx context.Context, cfg Config, read func(Head) (*state, error)) (l *
 			o.undo()
 		}
 	}()
+	if err := o.takeLock(); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", cfg.Dir, err)
+	}
 	if err := o.load(ctx, read); err != nil {
 		return nil, err
 	}
 	if err := o.openJournal(ctx); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	o.l = newLog(cfg, o.src, o.s, o.d, o.j, o.dir)
+	o.l = newLog(o)
 	// The journal calls apply from now on, the work begins when all is there.
 	if err := o.replay(ctx); err != nil {
 		return nil, fmt.Errorf("replay the journal: %w", err)
@@ -100,7 +108,7 @@ func open(ctx context.Context, cfg Config, read func(Head) (*state, error)) (l *
 		return nil, err
 	}
 	if err := o.l.start(ctx); err != nil {
-		o.j, o.src = nil, nil
+		o.j, o.src, o.lock = nil, nil, nil
 		return nil, errors.Join(err, o.l.Close())
 	}
 	return o.l, nil
@@ -116,6 +124,25 @@ func (o *opening) undo() {
 	if o.src != nil {
 		o.src.close()
 	}
+	if o.lock != nil {
+		o.lock.Close() // as above
+	}
+}
+
+// takeLock keeps others of this machine out of the folder: syscall.EBUSY. A
+// file system without locks leaves that to the caller.
+func (o *opening) takeLock() error {
+	err := localfs.MkdirAll(o.cfg.FS, o.cfg.Dir)
+	if err == nil {
+		o.lock, err = o.cfg.FS.Open(filepath.Join(o.cfg.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err == nil {
+		err = localfs.LockImage(o.lock)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 // step is Log.step before there is a Log.

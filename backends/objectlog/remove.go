@@ -77,8 +77,10 @@ func Remove(_ context.Context, cfg Config) error {
 			err = errors.Join(err, journal.Remove(journal.Config{FS: cfg.FS, Dir: filepath.Join(cfg.Dir, e.Name())}))
 		}
 	}
-	if err == nil {
-		err = cfg.FS.Remove(cfg.Dir)
+	if lock := filepath.Join(cfg.Dir, lockName); err == nil {
+		if err = cfg.FS.Remove(lock); err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = cfg.FS.Remove(cfg.Dir)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("overlay %s: remove its journal: %w", cfg.ID, err)

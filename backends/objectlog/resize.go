@@ -12,7 +12,7 @@ import (
 // that no record and no segment of the old one is ever read again.
 func (l *Log) resize(ctx context.Context, size int64) error {
 	old := l.size
-	err := l.cover(ctx, l.end())
+	err := l.cover(ctx, l.last())
 	if err == nil {
 		l.work.Lock()
 		l.newSize = size

@@ -104,7 +104,7 @@ func (l *Log) seal() {
 
 // urge lets all that is in the journal be sealed at once.
 func (l *Log) urge() {
-	upto := l.end()
+	upto := l.last()
 	l.work.Lock()
 	defer l.work.Unlock()
 	l.force = max(l.force, upto)
@@ -273,7 +273,7 @@ func (l *Log) store(key string, size int64, write func(io.Writer) error, same fu
 		if l.step(l.life, StepStored+" "+key) != nil || l.life.Err() != nil {
 			return false
 		}
-		l.note("store "+key, err)
+		l.note(withStore, "store "+key, err)
 		if err == nil {
 			return true
 		}

@@ -63,7 +63,7 @@ func (l *Log) Snapshot(ctx context.Context, name string) (id string, err error) 
 	if len(name) > maxName {
 		return "", l.wrap(doing, fmt.Errorf("its name has %d bytes, %d at most: %w", len(name), maxName, fs.ErrInvalid))
 	}
-	a := &ask{name: name, upto: l.end()}
+	a := &ask{name: name, upto: l.last()}
 	l.work.Lock()
 	waiting := len(l.asks)
 	if l.job != nil {

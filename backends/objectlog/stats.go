@@ -42,7 +42,11 @@ func (l *Log) Stats() Stats {
 	}
 	l.work.Lock()
 	out.Sequence, out.Checkpoint = l.head.last.seq, l.head.base.seq
-	out.Err, out.Since = l.trouble.err, l.trouble.since
+	for _, t := range l.trouble {
+		if t.err != nil && (out.Err == nil || t.since.Before(out.Since)) {
+			out.Err, out.Since = t.err, t.since
+		}
+	}
 	l.mu.RLock()
 	if l.appended > l.covered {
 		out.PendingSince = l.ticked

@@ -230,7 +230,7 @@ func (l *Log) Flush(ctx context.Context) error {
 }
 
 func (l *Log) flush(ctx context.Context) error {
-	upto := l.end()
+	upto := l.last()
 	if l.cfg.Durability == Store {
 		if err := l.cover(ctx, upto); err != nil {
 			return err
@@ -257,8 +257,8 @@ func (l *Log) flush(ctx context.Context) error {
 	return l.acknowledge(ctx, StepFlushed)
 }
 
-// end returns where the last record ends that a flush has to cover.
-func (l *Log) end() int64 {
+// last returns where the last record ends that a flush has to cover.
+func (l *Log) last() int64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.appended
@@ -284,11 +284,11 @@ func (l *Log) Drain(ctx context.Context) error {
 	if err := l.check(ctx, 0, 0); err != nil {
 		return err
 	}
-	upto := l.end()
+	upto := l.last()
 	err := l.cover(ctx, upto)
 	if err == nil && l.dirty.Load() {
 		wake(l.commitWake)
-		err = l.wait(ctx, func() bool { return !l.dirty.Load() || l.end() != upto })
+		err = l.wait(ctx, func() bool { return !l.dirty.Load() || l.last() != upto })
 	}
 	return l.wrap("drain", err)
 }
