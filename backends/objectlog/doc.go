@@ -17,7 +17,7 @@
 // DESIGN.md has the formats byte by byte, the promise in one table, and the
 // reasons.
 //
-// Locks, in the order in which they are taken: the committer's (held over
-// commits of the head), work, mu. Neither work nor mu is held while a disk or a
-// server is waited for.
+// Locks, in the order in which they are taken: work, mu. Neither is held while a
+// disk or a server is waited for. What the sealer, the committer and the cleaner
+// have for themselves needs none.
 package objectlog
