@@ -2,6 +2,7 @@ package schedules
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -21,7 +22,7 @@ const (
 	openGate   bug = "nobody looks at the clock before he acknowledges"
 	noSync     bug = "nothing is synced"
 	allGone    bug = "a gateway that runs is taken for gone"
-	anySince   bug = "nobody knows since when a journal counts"
+	noOther    bug = "a gateway does not see that another one has had the overlay"
 	sweeper    bug = "what no head refers to is deleted at once"
 )
 
@@ -39,20 +40,30 @@ func (b bug) spoil(txn catalog.Txn) (_ catalog.Txn, skip bool) {
 		return txn, slices.ContainsFunc(txn.Then, func(op catalog.Op) bool { return strings.HasPrefix(op.Key, "dirty/") && !op.Delete })
 	case b == allGone && take:
 		txn.If = slices.DeleteFunc(slices.Clone(txn.If), func(c catalog.Cond) bool { return strings.HasPrefix(c.Key, "gw/") && c.Revision == 0 })
-	case b == anySince && take:
-		txn.Then = slices.Clone(txn.Then)
-		for i, op := range txn.Then {
-			if at := strings.Index(string(op.Value), `"held_since":`); at >= 0 {
-				v := slices.Clone(op.Value)
-				for k := at + len(`"held_since":`); v[k] >= '0' && v[k] <= '9'; k++ {
-					v[k] = ' '
-				}
-				v[at+len(`"held_since":`)] = '1'
-				txn.Then[i].Value = v
-			}
-		}
 	}
 	return txn, false
+}
+
+// own is the record of the overlay as noOther has it read by a gateway, unless
+// that would show at once.
+func (w *world) own(record []byte, name string) []byte {
+	var r map[string]any
+	if err := json.Unmarshal(record, &r); err != nil {
+		return record
+	}
+	ctx := context.Background()
+	other, _ := r["gateway"].(string)
+	_, alive := w.kv.Get(ctx, "gw/"+other)
+	_, dirty := w.kv.Get(ctx, "dirty/"+overlayID)
+	if other != "" && alive == nil || dirty == nil {
+		return record
+	}
+	r["gateway"] = name
+	out, err := json.Marshal(r)
+	if err != nil {
+		return record
+	}
+	return out
 }
 
 // collector is what removes garbage.
@@ -66,6 +77,9 @@ func (b bug) collector() request {
 // sweepAll deletes what the head does not refer to, as it was a moment ago.
 func sweepAll(ctx context.Context, l *life) {
 	keys, err := objectlog.Objects(ctx, objectlog.Config{ID: overlayID, Store: pipe{l}, Prefix: prefix, Heads: heads{l.cat}})
+	if err == nil {
+		err = l.at(ctx, onStore, "list", nil)
+	}
 	for e, bad := range backends.List(ctx, l.w.store) {
 		if err != nil || bad != nil {
 			break

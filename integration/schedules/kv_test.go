@@ -32,6 +32,9 @@ func kind(key string) string {
 func (k link) Get(ctx context.Context, key string) (p catalog.Pair, err error) {
 	get := func() error {
 		p, err = k.l.w.kv.Get(context.Background(), key)
+		if k.l.w.cfg.bug == noOther && key == "ovl/"+overlayID && err == nil {
+			p.Value = k.l.w.own(p.Value, k.l.gw.name)
+		}
 		if k.l.w.cfg.bug == allGone && strings.HasPrefix(key, "gw/") && key != "gw/"+k.l.gw.name {
 			_, err = k.l.w.kv.Get(context.Background(), "gw/nobody")
 		}
@@ -103,13 +106,12 @@ func (w *world) commit(l *life, txn catalog.Txn, accept bool) (int64, error) {
 		var r struct {
 			Gateway string `json:"gateway"`
 			Epoch   int64  `json:"epoch"`
-			Since   int64  `json:"held_since"`
 		}
 		if err := json.Unmarshal(op.Value, &r); err != nil {
 			w.fail("the record of the overlay: %v", err)
 		}
 		if r.Epoch != w.m.epoch {
-			w.m.take(w, l, r.Gateway, r.Epoch, r.Since, accept)
+			w.m.take(w, l, r.Gateway, r.Epoch, accept)
 		}
 	}
 	return rev, nil

@@ -98,7 +98,7 @@ type model struct {
 	need       int // how much of it was promised
 	stored     int // how much of it the store must have
 	epoch      int64
-	since      int64 // HeldSince of the record
+	since      int64 // the epoch since which nobody else than its holder has had it
 	holder     string
 	owner      *session // who opened it last
 	past       []*session
@@ -118,12 +118,15 @@ type snap struct {
 }
 
 // take notes a new epoch. With mu held, as all of these.
-func (m *model) take(w *world, l *life, gateway string, epoch, since int64, accept bool) {
-	w.note("%s: epoch %d, of %q since %d, loss accepted: %t", l, epoch, gateway, since, accept)
+func (m *model) take(w *world, l *life, gateway string, epoch int64, accept bool) {
+	w.note("%s: epoch %d, of %q, loss accepted: %t", l, epoch, gateway, accept)
 	if epoch < m.epoch {
 		w.fail("epoch %d after %d", epoch, m.epoch)
 	}
-	m.epoch, m.since, m.holder = epoch, since, gateway
+	if gateway != "" && gateway != m.holder {
+		m.since = epoch // journals of epochs before it are over
+	}
+	m.epoch, m.holder = epoch, gateway
 	m.takes++
 	if gateway == l.gw.name {
 		l.epoch = epoch

@@ -120,7 +120,7 @@ func (v *verdict) story() string {
 
 // TestBugsAreFound plants bugs.
 func TestBugsAreFound(t *testing.T) {
-	for _, b := range []bug{anyEpoch, neverDirty, openGate, noSync, allGone, anySince, sweeper} {
+	for _, b := range []bug{anyEpoch, neverDirty, openGate, noSync, allGone, noOther, sweeper} {
 		bad, _, at := all(t, 2000, func(i int) settings {
 			s := pick(uint64(i) + 1)
 			s.bug = b
