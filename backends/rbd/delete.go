@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
 )
@@ -57,6 +58,16 @@ func (s *Store) remove(c *conn, name string) error {
 	return err
 }
 
+// scrap removes an image that was not finished. It may have its snapshot all
+// the same: whose making was not answered in time.
+func (s *Store) scrap(c *conn, name string) error {
+	err := explain(rbd.RemoveImage(c.io, name))
+	if errors.Is(err, syscall.ENOTEMPTY) {
+		err = explain(s.remove(c, name))
+	}
+	return err
+}
+
 // usersOf counts the clones of an image's snapshot "snap". Whoever has the
 // image open as a writer or, like QEMU, as if it were one, is syscall.EBUSY:
 // to remove even the snapshot would pull it away from under them. Readers such
@@ -66,6 +77,7 @@ func usersOf(c *conn, name string) (clones int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	c.settle()
 	defer im.Close()
 	watchers, err := im.ListWatchers()
 	if err != nil {

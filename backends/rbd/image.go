@@ -49,6 +49,9 @@ func (c *conn) openImage(name, snap string, readOnly bool) (*image, error) {
 	if err := result(r); err != nil {
 		return nil, err
 	}
+	if readOnly {
+		c.settle()
+	}
 	var info C.rbd_image_info_t
 	if err := result(C.rbd_stat(im.h, &info, C.size_t(unsafe.Sizeof(info)))); err != nil {
 		_ = im.close() // the first error is the one to tell
@@ -56,6 +59,15 @@ func (c *conn) openImage(name, snap string, readOnly bool) (*image, error) {
 	}
 	im.order = uint(info.order)
 	return im, nil
+}
+
+// settle must be called after an image was opened to be read only, before it
+// may be closed. librbd tells us that the image is open, and then takes a lock
+// in it once more (ImageState::complete_action_unlock). Closing such an image
+// asks the cluster nothing, so it can be faster than that thread; then freed
+// memory is locked, and the process aborts.
+func (c *conn) settle() {
+	_ = C.io_settle(C.rados_ioctx_t(c.io.Pointer())) // it fails for want of memory only
 }
 
 // close closes the image when its requests have ended. A second call does

@@ -35,7 +35,7 @@ func (s *Store) Materialize(ctx context.Context, key string, src block.Reader, p
 		if err == nil {
 			return im.close()
 		}
-		return errors.Join(err, im.close(), explain(rbd.RemoveImage(c.io, name)))
+		return errors.Join(err, im.close(), s.scrap(c, name))
 	})
 }
 

@@ -3,7 +3,7 @@
 package rbd
 
 /*
-#cgo LDFLAGS: -lrbd
+#cgo LDFLAGS: -lrbd -lrados
 #include "shim.h"
 */
 import "C"

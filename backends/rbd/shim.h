@@ -5,6 +5,7 @@
 // no thread of C ever enters Go.
 
 #include <errno.h>
+#include <rados/librados.h>
 #include <rbd/librbd.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -168,4 +169,25 @@ static inline int image_lockers(rbd_image_t image)
 	size_t tag_n = sizeof tag, clients_n = sizeof clients, cookies_n = sizeof cookies, addrs_n = sizeof addrs;
 	int exclusive;
 	return rbd_list_lockers(image, &exclusive, tag, &tag_n, clients, &clients_n, cookies, &cookies_n, addrs, &addrs_n);
+}
+
+static inline void settled(rados_completion_t c, void *arg)
+{
+}
+
+// io_settle returns when librados has returned from the callbacks that it was
+// in. It runs them one after the other, and so this last one after them.
+static inline int io_settle(rados_ioctx_t io)
+{
+	rados_completion_t c;
+	uint64_t size;
+	time_t changed;
+	int r = rados_aio_create_completion2(NULL, settled, &c);
+	if (r < 0)
+		return r;
+	r = rados_aio_stat(io, "rbd_directory", c, &size, &changed);
+	if (r == 0)
+		rados_aio_wait_for_complete_and_cb(c);
+	rados_aio_release(c);
+	return r;
 }

@@ -62,6 +62,7 @@ func (d *Device) listSnapshots() ([]Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.c.settle()
 	defer im.Close()
 	infos, err := im.GetSnapshotNames()
 	if err != nil {

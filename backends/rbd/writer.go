@@ -254,8 +254,8 @@ func (w *writer) Abort() {
 	w.ended = true
 	_ = w.group.Wait() // what failed is of no interest any more
 	err := w.im.close()
-	if e := rbd.RemoveImage(w.c.io, w.im.name); err == nil {
-		err = explain(e)
+	if e := w.store.scrap(w.c, w.im.name); err == nil {
+		err = e
 	}
 	w.store.giveBack(w.c, err)
 	if err != nil {
