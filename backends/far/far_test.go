@@ -137,6 +137,7 @@ func TestErrorsThatStay(t *testing.T) {
 	}{
 		"gone":        {fs.ErrNotExist, true},
 		"another one": {syscall.ESTALE, true},
+		"in use":      {syscall.EBUSY, true},
 		"closed":      {fs.ErrClosed, true},
 		"refused":     {fs.ErrPermission, false},
 	} {

@@ -143,6 +143,7 @@ func final(err error) bool {
 		fs.ErrNotExist, fs.ErrExist, fs.ErrInvalid, fs.ErrPermission, fs.ErrClosed,
 		errors.ErrUnsupported, block.ErrBounds,
 		syscall.ESTALE, // another object than the one that was opened
+		syscall.EBUSY,  // somebody else has it in use
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG,
 	} {
 		if errors.Is(err, is) {
