@@ -10,18 +10,25 @@ import (
 	"github.com/seed-478a8fee/platter/integration/servers"
 )
 
-// TestStoreAway takes the store away while an overlay is written, and brings
-// it back. Writes wait, or fail; what was acknowledged is there. In half of
-// the rounds the gateway is killed as well, before the store is back.
+// TestStoreAway takes the store or the catalog away while an overlay is
+// written, and brings it back. Writes wait; what was acknowledged is there. In
+// half of the rounds the gateway is killed as well, before the store is back.
 func TestStoreAway(t *testing.T) {
 	t.Run("log/gateway", func(t *testing.T) { awayS3(t, "PLATTER_LIMITS_JOURNAL_BYTES=16MiB") })
 	t.Run("log/store", func(t *testing.T) { awayS3(t, "PLATTER_STORES_COLD_DURABILITY=store") })
 	t.Run("rbd", func(t *testing.T) {
 		g := gateway.Start(t, flags(inPool(t)...)...)
 		a := &absence{rig: newRig(t, g, false, "raw"), store: ceph(t).OSD}
-		a.leave, a.comeBack = a.store.Pause, a.store.Resume
+		a.leave, a.comeBack, a.most = a.store.Pause, a.store.Resume, 1500
 		t.Cleanup(func() { a.store.Resume(t) }) // it is the others' as well
 		a.run(times(3, 60))
+	})
+	t.Run("catalog", func(t *testing.T) { // also for longer than the lease
+		e := servers.StartEtcd(t, 1)
+		g := gateway.Start(t, flags(append(inVersity(t), "PLATTER_CATALOG_ETCD="+e.Endpoints[0], "PLATTER_CATALOG_LEASE=3s")...)...)
+		a := &absence{rig: newRig(t, g, true, "raw"), store: e.Members[0], stays: true, most: 6000}
+		a.leave, a.comeBack = a.store.Kill, a.store.Start
+		a.run(times(2, 60))
 	})
 }
 
@@ -29,7 +36,7 @@ func awayS3(t *testing.T, more ...string) {
 	v := servers.StartVersity(t, servers.VersityConfig{})
 	v.MakeBucket(t, "away")
 	g := gateway.Start(t, append(gateway.S3Store(v.S3, "away"), flags(more...)...)...)
-	a := &absence{rig: newRig(t, g, true, "raw"), store: v.Process}
+	a := &absence{rig: newRig(t, g, true, "raw"), store: v.Process, most: 1500}
 	a.leave, a.comeBack = v.Process.Kill, v.Process.Start
 	a.run(times(4, 60))
 }
@@ -39,6 +46,8 @@ type absence struct {
 	*rig
 	store           *servers.Process
 	leave, comeBack func(servers.TB)
+	most            int  // milliseconds that it is away
+	stays           bool // the gateway is not killed: it does not start without
 
 	kills int
 }
@@ -51,12 +60,15 @@ func (a *absence) run(rounds int) {
 		stop := a.write(c)
 		a.between(50, 300)
 		a.leave(t)
-		a.between(200, 1500)
-		if round%2 == 0 { // the gateway stays
+		a.between(200, a.most)
+		if round%2 == 0 || a.stays { // the gateway stays
 			a.comeBack(t)
 			at := a.h.tick()
 			a.between(300, 600)
 			stop()
+			if a.h.failed != nil {
+				t.Fatal(a.h.failed)
+			}
 			if err := a.h.flush(c); err != nil {
 				t.Fatalf("flush after the store came back: %v", err)
 			}
