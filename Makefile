@@ -53,8 +53,9 @@ fuzz: ## each fuzz test for FUZZTIME (20s)
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
 		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
-bench: ## benchmarks inside the process
+bench: deps build ## benchmarks inside the process, then beside peers on real servers; tables in bin/bench.txt
 	go test -run '^$$' -bench . -benchmem ./...
+	go test -tags integration,$(TAGS) -run '^$$' -bench . -benchtime 1x -count=1 -timeout 2h ./integration/bench
 
 clean: ## remove what was built; data and caches stay
 	rm -rf bin
