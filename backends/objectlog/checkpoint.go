@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"slices"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -279,6 +278,3 @@ func loadDisk(ctx context.Context, src *source, s *state) (*disk, error) {
 	}
 	return d, nil
 }
-
-// notThere tells whether an object is missing, which no other try would change.
-func notThere(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -188,6 +188,35 @@ func TestFullJournal(t *testing.T) {
 	}
 }
 
+// Who waits for room is told when there will never be any.
+func TestFencedWhileFull(t *testing.T) {
+	r := newRig(t, 8<<20)
+	l := r.create(t)
+	r.store.set(0, true)
+	done := make(chan error)
+	go func() {
+		for i := int64(0); ; i++ {
+			if err := l.WriteAt(context.Background(), fill(65536, 1), i%100*65536); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	until(t, "a full journal", func() bool { return l.j.Stats().Bytes >= r.cfg.JournalLimit*3/4 })
+	time.Sleep(20 * time.Millisecond)
+	r.heads.take()
+	r.store.set(0, false)
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrFenced) {
+			t.Errorf("the write that waited: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the write that waited still does")
+	}
+	closeLog(t, l)
+}
+
 func TestQuota(t *testing.T) {
 	r := newRig(t, 1<<20)
 	r.cfg.Quota = 64 << 10

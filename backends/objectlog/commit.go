@@ -347,6 +347,10 @@ func (l *Log) trim() bool {
 			l.fail(fmt.Errorf("trim the journal: %w", err))
 			return false
 		}
+		l.work.Lock()
+		close(l.room)
+		l.room = make(chan struct{})
+		l.work.Unlock()
 	}
 	return l.step(l.life, StepTrimmed) == nil
 }

@@ -206,6 +206,23 @@ func TestPausedWriter(t *testing.T) {
 	}
 }
 
+// writeThree opens a log, writes to it three times and tells which flush was
+// acknowledged last.
+func writeThree(cfg Config, acked *byte) {
+	a, err := Open(context.Background(), cfg)
+	if err != nil {
+		return
+	}
+	defer a.Close()
+	for i := byte(1); i <= 3; i++ {
+		if a.WriteAt(context.Background(), fill(4096, i), 0) != nil || a.Flush(context.Background()) != nil {
+			return
+		}
+		*acked = i
+	}
+	_ = a.Drain(context.Background()) // it is over if that fails
+}
+
 func pauseAt(t *testing.T, n int) bool {
 	r := newRig(t, 64<<10)
 	r.cfg.MaxAge = time.Millisecond
@@ -230,18 +247,7 @@ func pauseAt(t *testing.T, n int) bool {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a, err := Open(context.Background(), cfg)
-		if err != nil {
-			return
-		}
-		defer a.Close()
-		for i := byte(1); i <= 3; i++ {
-			if a.WriteAt(context.Background(), fill(4096, i), 0) != nil || a.Flush(context.Background()) != nil {
-				return
-			}
-			acked = i
-		}
-		_ = a.Drain(context.Background())
+		writeThree(cfg, &acked)
 	}()
 	reached, accepted := true, false
 	select {

@@ -52,6 +52,7 @@ type Log struct {
 
 	work    sync.Mutex
 	bell    chan struct{} // closed, and made anew, when something below changed
+	room    chan struct{} // the same, when the journal was trimmed
 	head    *state        // what the catalog has; changed by the committer alone
 	flights []*flight     // sealed and not committed, in order
 	covered int64         // position up to which the head has all
@@ -103,7 +104,7 @@ func newLog(o *opening) *Log {
 	l := &Log{
 		cfg: cfg, size: s.size, src: o.src, j: o.j, dir: o.dir, lock: o.lock,
 		fresh: extent.New(), stored: d, live: d.m.Count(), seq: s.last,
-		bell: make(chan struct{}), head: s, maps: s.maps, open: make(map[int64]int),
+		bell: make(chan struct{}), room: make(chan struct{}), head: s, maps: s.maps, open: make(map[int64]int),
 		slots:    make(chan struct{}, window),
 		sealWake: make(chan struct{}, 1), commitWake: make(chan struct{}, 1), cleanWake: make(chan struct{}, 1),
 		copies: make(chan *copied),

@@ -181,7 +181,7 @@ func (o *opening) load(ctx context.Context, read func(Head) (*state, error)) err
 func (o *opening) journalConfig(dir string, epoch int64) journal.Config {
 	return journal.Config{
 		FS: o.cfg.FS, Guard: o.cfg.Guard, Dir: dir, ID: o.cfg.ID, Epoch: epoch,
-		Limit: o.cfg.JournalLimit, Full: o.cfg.Full, Logger: o.cfg.Logger,
+		Limit: o.cfg.JournalLimit, Full: journal.Fail, Logger: o.cfg.Logger,
 		Apply: func(recs []journal.Record) { o.l.apply(recs) },
 	}
 }

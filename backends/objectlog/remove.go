@@ -2,6 +2,7 @@ package objectlog
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,7 +42,7 @@ func objects(ctx context.Context, cfg Config) ([]string, error) {
 	for _, r := range s.tail {
 		keys = append(keys, r.key(cfg.Prefix))
 	}
-	id := newSource(cfg.Store, cfg.Prefix, cfg.ID, 0).id
+	id := digest(sha256.Sum256([]byte(cfg.ID)))
 	for _, m := range maps {
 		if m.number == 0 {
 			continue

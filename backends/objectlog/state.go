@@ -168,15 +168,6 @@ func (s *state) clone() *state {
 	return &c
 }
 
-// newest is the last segment that a snapshot may refer to, 0 without one.
-func (s *state) newest() int64 {
-	var seq int64
-	for _, n := range s.snaps {
-		seq = max(seq, n.m.seq)
-	}
-	return seq
-}
-
 func (n snapshot) public() Snapshot {
 	return Snapshot{ID: snapshotID(n.id), Name: n.name, Created: time.Unix(0, n.created), Size: n.size}
 }

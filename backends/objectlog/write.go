@@ -2,6 +2,7 @@ package objectlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -111,7 +112,7 @@ func (l *Log) write(ctx context.Context, r journal.Record) error {
 		return err
 	}
 	if r.Kind == journal.Write && l.cfg.Quota > 0 {
-		if err := l.room(ctx, r.Off, r.Len); err != nil {
+		if err := l.fits(ctx, r.Off, r.Len); err != nil {
 			return err
 		}
 	}
@@ -120,7 +121,7 @@ func (l *Log) write(ctx context.Context, r journal.Record) error {
 	}
 	recs := records.Get().(*[1]journal.Record)
 	recs[0] = r
-	err := l.j.Append(ctx, recs[:])
+	err := l.append(ctx, recs[:])
 	recs[0] = journal.Record{}
 	records.Put(recs)
 	if err != nil {
@@ -130,6 +131,40 @@ func (l *Log) write(ctx context.Context, r journal.Record) error {
 		return err
 	}
 	return l.acknowledge(ctx, StepWritten)
+}
+
+// patience is how long a write waits before it looks whether a disk that was
+// full still is.
+const patience = time.Second
+
+// append appends to the journal. It waits for room itself, if that is wanted,
+// and so ends with the log: the journal would wait for what never comes.
+func (l *Log) append(ctx context.Context, recs []journal.Record) error {
+	var room <-chan struct{}
+	for {
+		err := l.j.Append(ctx, recs)
+		if l.cfg.Full != journal.Wait || !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+		if room != nil {
+			t := time.NewTimer(patience)
+			select {
+			case <-room:
+			case <-t.C:
+			case <-ctx.Done():
+				err = fmt.Errorf("%w, and the wait for room ended: %w", err, context.Cause(ctx))
+			case <-l.life.Done():
+				err = l.dead()
+			}
+			if t.Stop(); ctx.Err() != nil || l.life.Err() != nil {
+				return err
+			}
+		}
+		// Taken before the next try, so that no room is missed.
+		l.work.Lock()
+		room = l.room
+		l.work.Unlock()
+	}
 }
 
 // journalErr is err, and ends the log if the journal has ended.
@@ -293,10 +328,10 @@ func (l *Log) Drain(ctx context.Context) error {
 	return l.wrap("drain", err)
 }
 
-// room is syscall.ENOSPC if n bytes at off would exceed the quota. What is
+// fits is syscall.ENOSPC if n bytes at off would exceed the quota. What is
 // counted beforehand is too high while something was written over and is not
 // in the store yet; so before it says no it waits until that is settled.
-func (l *Log) room(ctx context.Context, off, n int64) error {
+func (l *Log) fits(ctx context.Context, off, n int64) error {
 	for settled := false; ; settled = true {
 		l.mu.RLock()
 		used, upto := l.usage(), l.appended
