@@ -1,6 +1,7 @@
 package objectlog
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/seed-478a8fee/platter/backends/block/blocktest"
@@ -17,7 +18,16 @@ func TestDevice(t *testing.T) {
 			t.Fatal(err)
 		}
 		blocktest.TestReader(t, l, want)
-		if err := l.Close(); err != nil {
+		id, err := l.Snapshot(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := l.OpenSnapshot(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocktest.TestReader(t, s, want)
+		if err := errors.Join(s.Close(), l.Close()); err != nil {
 			t.Fatal(err)
 		}
 		l = r.open(t)
