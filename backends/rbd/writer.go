@@ -45,8 +45,8 @@ type writer struct {
 	im    *image
 	size  int64 // of the image as it is
 	done  int64 // bytes taken
-	buf   []byte
-	bufs  sync.Pool // of *[objectSize]byte
+	buf   *[]byte
+	bufs  sync.Pool // of *[]byte, each for a RADOS object or all there is to come
 	group *errgroup.Group
 	bad   context.Context // ends when a write of the group has failed
 	err   error           // why nothing more is taken
@@ -76,7 +76,14 @@ func (s *Store) Create(ctx context.Context, key string, size int64) (backends.Wr
 	if err != nil {
 		return nil, err
 	}
-	w.bufs.New = func() any { return new([objectSize]byte) }
+	room := objectSize
+	if 0 <= size && size < objectSize {
+		room = int(size)
+	}
+	w.bufs.New = func() any {
+		p := make([]byte, 0, room)
+		return &p
+	}
 	w.group, w.bad = errgroup.WithContext(ctx)
 	w.group.SetLimit(uploads)
 	return w, nil
@@ -107,12 +114,13 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	}
 	for len(p) > 0 {
 		if w.buf == nil {
-			w.buf = w.bufs.Get().(*[objectSize]byte)[:0]
+			w.buf = w.bufs.Get().(*[]byte)
+			*w.buf = (*w.buf)[:0]
 		}
-		k := min(len(p), objectSize-len(w.buf))
-		w.buf = append(w.buf, p[:k]...)
+		k := min(len(p), objectSize-len(*w.buf))
+		*w.buf = append(*w.buf, p[:k]...)
 		p, n, w.done = p[k:], n+k, w.done+int64(k)
-		if len(w.buf) == objectSize {
+		if len(*w.buf) == objectSize {
 			if w.err = w.send(); w.err != nil {
 				return n, w.fail("write")
 			}
@@ -146,15 +154,15 @@ func (w *writer) fail(what string) error {
 func (w *writer) send() error {
 	buf := w.buf
 	w.buf = nil
-	off := w.done - int64(len(buf))
+	off := w.done - int64(len(*buf))
 	if w.done > w.size {
 		if err := w.grow(); err != nil {
 			return err
 		}
 	}
 	w.group.Go(func() error {
-		defer w.bufs.Put((*[objectSize]byte)(buf[:objectSize]))
-		return writeRuns(w.bad, w.im, buf, off)
+		defer w.bufs.Put(buf)
+		return writeRuns(w.bad, w.im, *buf, off)
 	})
 	return nil
 }
@@ -216,7 +224,7 @@ func (w *writer) finish() error {
 	if w.want >= 0 && w.done != w.want {
 		return fmt.Errorf("%d bytes of %d announced: %w", w.done, w.want, io.ErrUnexpectedEOF)
 	}
-	if len(w.buf) > 0 {
+	if w.buf != nil {
 		if err := w.send(); err != nil {
 			return err
 		}
