@@ -2,6 +2,7 @@ package exports
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -92,10 +93,8 @@ func (t *tenure) wait(ctx context.Context) error {
 				return ctx.Err()
 			}
 			// The lease has ended: a new one is on its way.
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(rejoinEvery / 10):
+			if err := soon(ctx); err != nil {
+				return err
 			}
 			continue
 		}
@@ -103,6 +102,12 @@ func (t *tenure) wait(ctx context.Context) error {
 			// Others could take the overlay between the two leases. Whoever
 			// comes after this look finds us alive.
 			h, err := t.e.cfg.Catalog.OverlayHead(ctx, t.id)
+			if errors.Is(err, catalog.ErrUnavailable) {
+				if err := soon(ctx); err != nil {
+					return err
+				}
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("overlay %s: is it still ours: %w", t.id, err)
 			}
@@ -114,5 +119,15 @@ func (t *tenure) wait(ctx context.Context) error {
 		if m.Valid() {
 			return nil
 		}
+	}
+}
+
+// soon waits a moment, unless ctx ends.
+func soon(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(rejoinEvery / 10):
+		return nil
 	}
 }
