@@ -5,8 +5,12 @@ package crashes
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
 	"github.com/seed-478a8fee/platter/nbd/nbdtest"
@@ -34,10 +38,12 @@ func TestKill(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			gateway.Need(t, "qemu-img")
-			g := gateway.Start(t, append(k.env(t), flags(k.more...)...)...)
+			env := append(k.env(t), flags(k.more...)...)
+			g := gateway.Start(t, env...)
 			r := newRig(t, g, k.prefix, k.format)
 			killer := killer{rig: r}
 			killer.run(times(k.sample, k.full))
+			killer.sweep(env)
 		})
 	}
 }
@@ -217,4 +223,69 @@ func (k *killer) checkImage(id string, p span) error {
 	}
 	_, err = k.h.prefix(disk, p)
 	return err
+}
+
+// sweep deletes everything and wants nothing to be left in the store, of
+// whatever was under way when the gateway died.
+func (k *killer) sweep(env []string) {
+	t := k.t
+	k.g.Call(t, "DELETE", "/platter/v1/overlays/"+k.overlay, "", 204)
+	var list struct{ Images []struct{ ID string } }
+	if err := json.Unmarshal(k.g.Call(t, "GET", "/v2/images?limit=1000", "", 200), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range list.Images {
+		k.g.Call(t, "DELETE", "/v2/images/"+img.ID, "", 204)
+	}
+	left := leftIn(t, env)
+	start := time.Now()
+	for len(left()) > 0 {
+		if time.Since(start) > 90*time.Second {
+			t.Fatalf("%d objects are left in the store: %.2000s%s", len(left()), strings.Join(left(), " "), about(t, env, left()))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("nothing is left after %v", time.Since(start).Round(100*time.Millisecond))
+}
+
+// about tells what a cluster knows of images.
+func about(t *testing.T, env, images []string) (text string) {
+	for _, kv := range env {
+		pool, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_POOL=")
+		for _, image := range images {
+			for _, ask := range []string{"info", "status", "lock ls", "snap ls --all"} {
+				if ok {
+					out, err := ceph(t).Try("rbd", append(strings.Fields(ask), pool+"/"+image)...)
+					text += fmt.Sprintf("\nrbd %s %s: %v\n%s", ask, image, err, out)
+				}
+			}
+		}
+	}
+	return text
+}
+
+// leftIn returns what lists the objects of the store that env tells of.
+func leftIn(t *testing.T, env []string) func() []string {
+	for _, kv := range env {
+		if pool, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_POOL="); ok {
+			return func() []string {
+				return strings.Fields(ceph(t).Command(t, "rbd", "ls", pool) + ceph(t).Command(t, "rbd", "trash", "ls", "--all", pool))
+			}
+		}
+		if bucket, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_BUCKET="); ok {
+			return func() (keys []string) {
+				server := ceph(t).RGW.S3
+				if slices.Contains(env, "PLATTER_STORES_COLD_ENDPOINT="+versity(t).URL) {
+					server = versity(t).S3
+				}
+				for o := range server.Client(t).ListObjects(t.Context(), bucket, minio.ListObjectsOptions{Recursive: true}) {
+					if !strings.HasPrefix(o.Key, "platter-probe-") { // of a start that was cut off: a few bytes
+						keys = append(keys, o.Key)
+					}
+				}
+				return keys
+			}
+		}
+	}
+	return func() []string { return nil } // no client for this one here
 }

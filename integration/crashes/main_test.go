@@ -83,13 +83,13 @@ func inPool(t *testing.T, more ...string) []string {
 
 // flags are what every gateway here has besides its store.
 func flags(more ...string) []string {
-	return append([]string{"--mount", "off", "--log-level", "warn", "PLATTER_LIMITS_ORPHAN_GRACE=1s"}, more...)
+	return append([]string{"--mount", "off", "--log-level", "warn", "PLATTER_LIMITS_ORPHAN_GRACE=1s", "PLATTER_CATALOG_LEASE=3s"}, more...)
 }
 
 // shared are the flags of gateways that share a catalog of their own in the
 // etcd of the tests.
 func shared(t *testing.T, more ...string) []string {
-	return append(flags("PLATTER_CATALOG_ETCD="+strings.Join(etcd(t).Endpoints, ","), "PLATTER_CATALOG_PREFIX=/"+place(), "PLATTER_CATALOG_LEASE=3s"), more...)
+	return append(flags("PLATTER_CATALOG_ETCD="+strings.Join(etcd(t).Endpoints, ","), "PLATTER_CATALOG_PREFIX=/"+place()), more...)
 }
 
 // A rig is an overlay, a gateway that has it, and what was asked of it.
