@@ -89,6 +89,11 @@ type Config struct {
 	// Create or Open and never used again, whether that succeeded or not.
 	Epoch int64
 
+	// HeldSince is the epoch since which nobody else has owned the overlay. A
+	// journal of an epoch before it is never replayed, even if whoever came in
+	// between has committed nothing. 0: it is not known, and the head decides.
+	HeldSince int64
+
 	// Size is the size of the disk. Open takes the one that it has if this is
 	// 0, and else changes it.
 	Size int64

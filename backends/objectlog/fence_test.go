@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-478a8fee/platter/backends/localfs"
 )
 
 func fill(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
@@ -400,5 +404,89 @@ func TestObjects(t *testing.T) {
 		if err != nil || !slices.Contains(keys, e.Key) {
 			t.Errorf("%s is not listed: %v", e.Key, err)
 		}
+	}
+}
+
+// Another gateway took the overlay with its loss accepted and died before it
+// came to say so in a head: only the record of the overlay knows.
+func TestHeldSince(t *testing.T) {
+	r := newRig(t, 64<<10)
+	r.cfg.MaxAge = time.Hour
+	a := r.create(t)
+	write(t, a, 1, 0)
+	if err := a.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, a, 2, 0)
+	flush(t, a)
+	if err := errors.Join(a.end(), a.lock.Close()); err != nil { // a crash
+		t.Fatal(err)
+	}
+	r.config() // the epoch of the other one
+	cfg := r.config()
+	cfg.HeldSince = cfg.Epoch
+	a, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeLog(t, a)
+	if got := content(t, a)[0]; got != 1 {
+		t.Errorf("the disk has %d, want 1: an older journal was replayed", got)
+	}
+	if aside := a.Stats().SetAside; len(aside) != 1 {
+		t.Errorf("set aside: %q", aside)
+	}
+}
+
+// A journal that cannot be believed keeps nobody from the rest of the disk, if
+// its loss is accepted.
+func TestDamagedJournal(t *testing.T) {
+	r := newRig(t, 64<<10)
+	r.cfg.MaxAge = time.Hour
+	a := r.create(t)
+	write(t, a, 1, 0)
+	if err := a.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, a, 2, 0)
+	flush(t, a)
+	dir := a.cfg.journal(journalDir, a.head.journal)
+	if err := errors.Join(a.end(), a.lock.Close()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := r.fs.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		f, err := r.fs.Open(filepath.Join(dir, e.Name()), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := localfs.Size(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size > 8192 { // a file of records; its header stays
+			if _, err := f.WriteAt(fill(int(size)-4096, 0xa5), 4096); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var loss *LossError
+	if _, err := Open(t.Context(), r.config()); !errors.As(err, &loss) {
+		t.Fatalf("opened with a damaged journal: %v", err)
+	}
+	cfg := r.config()
+	cfg.AcceptLoss = true
+	if a, err = Open(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer closeLog(t, a)
+	if got := content(t, a)[0]; got != 1 {
+		t.Errorf("the disk has %d, want 1", got)
 	}
 }

@@ -190,7 +190,7 @@ func (o *opening) journalConfig(dir string, epoch int64) journal.Config {
 // has something that the store has not. Else it makes a new one.
 func (o *opening) openJournal(ctx context.Context) error {
 	var err error
-	if o.s.journal > 0 {
+	if o.s.journal > 0 && o.s.journal >= o.cfg.HeldSince {
 		o.dir = o.cfg.journal(journalDir, o.s.journal)
 		o.j, err = journal.Open(ctx, o.journalConfig(o.dir, o.s.journal))
 		switch {
@@ -198,6 +198,13 @@ func (o *opening) openJournal(ctx context.Context) error {
 			if o.head.Dirty && !o.cfg.AcceptLoss {
 				return &LossError{o.s.journal}
 			}
+		case errors.Is(err, journal.ErrDamaged), errors.Is(err, journal.ErrNewer):
+			// It is here and cannot be believed. What the store has goes on
+			// if that is wanted; tidy sets it aside.
+			if !o.cfg.AcceptLoss {
+				return fmt.Errorf("%w: %w", &LossError{o.s.journal}, err)
+			}
+			o.cfg.Logger.WarnContext(ctx, "objectlog: a journal cannot be read, and its loss is accepted", "epoch", o.s.journal, "err", err)
 		case err != nil:
 			return err
 		case o.j.Stats().End > o.s.upto:

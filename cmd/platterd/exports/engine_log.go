@@ -39,7 +39,7 @@ func (l logs) config(ov catalog.Overlay, t *tenure) objectlog.Config {
 	e := l.e
 	cfg := objectlog.Config{
 		ID: ov.ID, Store: l.objects, Prefix: "platter/overlays/" + ov.ID + "/", Heads: heads{e.cfg.Catalog, ov.ID, l.store},
-		Epoch: ov.Epoch, Size: ov.Size, Dir: filepath.Join(e.journalDir(), ov.ID), FS: e.cfg.FS, Guard: e.cfg.Guard,
+		Epoch: ov.Epoch, HeldSince: ov.HeldSince, Size: ov.Size, Dir: filepath.Join(e.journalDir(), ov.ID), FS: e.cfg.FS, Guard: e.cfg.Guard,
 		Durability: l.durability, JournalLimit: e.cfg.JournalLimit, Full: e.cfg.JournalFull, Quota: e.cfg.OverlayQuota,
 		Logger: e.log.With("overlay", ov.ID), Now: e.cfg.Now,
 	}
