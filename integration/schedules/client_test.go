@@ -33,7 +33,9 @@ type request func(ctx context.Context, l *life)
 // ask has a client ask for something, and wait for it.
 func (g *gateway) ask(do request) {
 	l, c := g.life, &g.c
+	g.w.mu.Lock()
 	c.busy = true
+	g.w.mu.Unlock()
 	l.ops.Go(func() {
 		do(l.ctx, l)
 		g.w.mu.Lock()
@@ -145,7 +147,7 @@ func put(s *session, x nbd.Export, at, n int, zero bool) request {
 		}
 		l.told(fmt.Sprintf("%s, %d", what, wr.stamp), err, func(w *world, c *client) {
 			if err != nil {
-				s.bad = true
+				s.failed(w, what, err)
 				return
 			}
 			if zero && o.gate == 0 {
@@ -163,7 +165,8 @@ func flush(s *session, x nbd.Export) request {
 		err := x.Disk.(block.Device).Flush(ctx)
 		l.told(fmt.Sprintf("flush of %d", o.cover), err, func(w *world, c *client) {
 			if err != nil {
-				s.bad = true
+				w.count("flushes that were refused")
+				s.failed(w, "flush", err)
 				return
 			}
 			w.m.legal(w, o, "flush")
@@ -172,10 +175,21 @@ func flush(s *session, x nbd.Export) request {
 	}
 }
 
+// failed notes that a write or a flush failed. While the catalog or the store is
+// away it has to wait.
+func (s *session) failed(w *world, what string, err error) {
+	s.bad = true
+	if errors.Is(err, catalog.ErrUnavailable) {
+		w.fail("%s: %s fails because something is away for a while: %v", s.l, what, err)
+	}
+}
+
 // beside lets a client flush while it does something else.
 func (g *gateway) beside(do request) {
 	l, c := g.life, &g.c
+	g.w.mu.Lock()
 	c.flushing = true
+	g.w.mu.Unlock()
 	l.ops.Go(func() {
 		do(l.ctx, l)
 		g.w.mu.Lock()
@@ -222,6 +236,7 @@ func snapshot(s *session) request {
 				return // it may be there, and is removed by whoever settles the overlay
 			}
 			s.snaps = append(s.snaps, got.ID)
+			w.count("snapshots")
 			w.m.snaps[got.ID] = &snap{disk: disk}
 			w.m.promise(w, s, cover, true)
 		})
@@ -243,6 +258,7 @@ func unsnap(s *session, id string) request {
 
 // collect removes garbage from the store, as package ingest does.
 func collect(ctx context.Context, l *life) {
+	n := 0
 	err := func() error {
 		list, err := l.cat.Garbage(ctx)
 		if err != nil {
@@ -258,8 +274,9 @@ func collect(ctx context.Context, l *life) {
 			if err := l.cat.Collected(ctx, g); err != nil {
 				return err
 			}
+			n++
 		}
 		return nil
 	}()
-	l.told("collect", err, func(*world, *client) {})
+	l.told("collect", err, func(w *world, _ *client) { w.seen["objects collected"] += n })
 }

@@ -2,6 +2,7 @@ package schedules
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -23,7 +24,9 @@ type gateway struct {
 	name string
 	dir  string
 	disk *crashfs.FS
-	lost bool // its disk was lost, with a journal that is needed
+	lost bool // its disk was lost, with a journal that may be needed
+
+	speed float64 // of its clock
 
 	n    int
 	life *life // nil: it is down, until back
@@ -49,7 +52,11 @@ func (g *gateway) cut(on side) bool {
 }
 
 // up tells whether it can be asked for something.
-func (g *gateway) up() bool { return g.life != nil && !g.starting && !g.frozen() }
+func (g *gateway) up() bool {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	return g.life != nil && !g.starting && !g.frozen()
+}
 
 // well tells whether nothing is wrong with it.
 func (g *gateway) well() bool { return g.up() && !g.cut(onKV) && !g.cut(onStore) }
@@ -88,8 +95,10 @@ func (g *gateway) boot() {
 	g.n++
 	l := &life{w: g.w, gw: g, n: g.n}
 	l.ctx, l.end = context.WithCancel(context.Background())
+	g.w.mu.Lock()
 	g.life, g.starting = l, true
 	g.w.note("%s starts", l)
+	g.w.mu.Unlock()
 	l.ops.Go(func() {
 		for try := time.Second; ; {
 			err := l.start()
@@ -130,11 +139,11 @@ func (l *life) start() error {
 		Join: func(ctx context.Context) (*catalog.Membership, error) { return l.cat.Join(ctx, ttl, "") },
 	}
 	e, err := exports.New(cfg)
-	if err == nil {
-		err = e.Recover(ctx)
-	}
 	if err != nil {
 		return err
+	}
+	if err := e.Recover(ctx); err != nil {
+		return errors.Join(err, e.Close())
 	}
 	run, stop := context.WithCancel(context.Background())
 	l.e, l.stop = e, stop
@@ -147,7 +156,7 @@ func (l *life) clock() time.Duration {
 	if l.w.cfg.bug == openGate {
 		return 0
 	}
-	return time.Since(l.w.begun)
+	return time.Duration(float64(time.Since(l.w.begun)) * l.gw.speed)
 }
 
 // opKey is where the context of a client's request has its op.
@@ -197,9 +206,9 @@ func (l *life) crash() {
 	for _, cancel := range l.hangUp {
 		cancel(errDead)
 	}
-	w.mu.Unlock()
 	l.gw.life, l.gw.starting, l.gw.stopped = nil, false, time.Time{}
 	l.gw.c.forget()
+	w.mu.Unlock()
 	l.gw.w.dying.Go(l.bury)
 }
 

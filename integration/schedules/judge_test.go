@@ -3,7 +3,9 @@ package schedules
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -58,11 +60,13 @@ func (w *world) settle(d time.Duration, done func() bool) bool {
 // recover ends all faults. Then everybody must become well by himself, and the
 // disk must be there for all gateways, one after the other.
 func (w *world) recover() {
-	w.note("all faults end")
+	w.say("all faults end")
 	w.cfg.lossy, w.cfg.held = 0, 0
+	w.mu.Lock()
 	for _, g := range w.gws {
 		g.stopped, g.noKV, g.noStore, g.back = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	}
+	w.mu.Unlock()
 	idle := func() bool {
 		for _, g := range w.gws {
 			w.mu.Lock()
@@ -97,6 +101,14 @@ func (w *world) recover() {
 		if !w.use(g, idle) {
 			return
 		}
+	}
+	for range 2 { // what may be deleted some time is then deleted
+		order[0].ask(w.cfg.bug.collector())
+		if !w.settle(time.Minute, idle) {
+			w.stuck("%s collects garbage for a minute", order[0].name)
+			return
+		}
+		w.settle(3*ttl, func() bool { return false })
 	}
 }
 
@@ -184,9 +196,15 @@ func (w *world) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log, err := objectlog.Open(ctx, objectlog.Config{
+	cfg := objectlog.Config{
 		ID: overlayID, Store: w.store, Prefix: prefix, Heads: heads{cat}, Epoch: ov.Epoch, Dir: "journal", FS: newDisk(""),
-	})
+	}
+	if w.cfg.bug == none {
+		if err := w.leaks(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	log, err := objectlog.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -211,6 +229,21 @@ func (w *world) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leaks is an error if the store has an object that nobody will ever delete,
+// unless an upload arrived when its sender was long dead.
+func (w *world) leaks(ctx context.Context, cfg objectlog.Config) error {
+	keys, err := objectlog.Objects(ctx, cfg)
+	for e, bad := range w.store.List(ctx) {
+		if err = errors.Join(err, bad); err == nil && ours(e.Key) && !slices.Contains(keys, e.Key) {
+			if w.seen["uploads that arrived late"] == 0 {
+				return fmt.Errorf("object %s is forgotten", e.Key)
+			}
+			w.tally("objects forgotten after an upload that arrived late")
+		}
+	}
+	return err
 }
 
 // under reads a log, and the base where that has nothing.

@@ -105,10 +105,6 @@ type model struct {
 	loss       bool // somebody accepted a loss, and nobody has seen the disk since
 	next       uint64
 	snaps      map[string]*snap
-	sessions   int
-	acks       int
-	lossy      int
-	takes      int
 }
 
 // A snap is a snapshot.
@@ -127,7 +123,10 @@ func (m *model) take(w *world, l *life, gateway string, epoch int64, accept bool
 		m.since = epoch // journals of epochs before it are over
 	}
 	m.epoch, m.holder = epoch, gateway
-	m.takes++
+	w.count("epochs")
+	if s := m.owner; s != nil && gateway != "" && gateway != s.l.gw.name && !s.l.dead && s.l.gw.c.s == s {
+		w.count("epochs taken from a client that has the disk open")
+	}
 	if gateway == l.gw.name {
 		l.epoch = epoch
 	}
@@ -142,6 +141,7 @@ func (m *model) take(w *world, l *life, gateway string, epoch int64, accept bool
 func (m *model) opened(w *world, l *life, got image) *session {
 	if l.epoch != m.epoch {
 		w.note("%s opened, too late: %v", l, got)
+		w.count("disks opened too late")
 		return &session{l: l, epoch: l.epoch, view: got}
 	}
 	least := m.need
@@ -163,7 +163,13 @@ func (m *model) opened(w *world, l *life, got image) *session {
 		}
 	}
 	if p < m.need {
-		m.lossy++
+		w.count("losses that were accepted")
+	}
+	if p < len(m.story) {
+		w.count("disks opened without writes that nobody had promised")
+	}
+	if m.owner != nil && m.owner.l != l && m.owner.l.gw == l.gw && p > 0 {
+		w.count("disks opened by a gateway's next life")
 	}
 	m.story = slices.Clone(m.story[:p])
 	m.need = min(m.need, p)
@@ -177,7 +183,7 @@ func (m *model) opened(w *world, l *life, got image) *session {
 		m.past = append(m.past, m.owner)
 	}
 	m.owner, m.loss = s, false
-	m.sessions++
+	w.count("sessions")
 	s.kept = 1 << 30
 	w.note("%s opened, %d writes: %v", l, p, got)
 	return s
@@ -233,7 +239,7 @@ func (m *model) wrote(w *world, o *op, wr *write) {
 // legal fails if a gateway acknowledged something although, when it looked for
 // the last time, somebody else had taken the overlay.
 func (m *model) legal(w *world, o *op, what string) {
-	m.acks++
+	w.count("acknowledgements")
 	if o.gate != o.s.epoch {
 		w.fail("%s acknowledged a %s in epoch %d when epoch %d was taken", o.s.l, what, o.s.epoch, o.gate)
 	}

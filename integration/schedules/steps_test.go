@@ -56,10 +56,11 @@ type world struct {
 	mu      sync.Mutex
 	pending []*step // those whose gateway waits, and those that arrive late
 	arrived chan struct{}
-	free    bool // nobody is made to wait any more
 	trace   []line
 	failed  error
+	seen    map[string]int // how often something of interest happened
 	m       model
+	given   int // steps that somebody did not want to wait for
 	turns   int
 	faults  int
 	dying   *sync.WaitGroup // those who bury the dead
@@ -88,7 +89,9 @@ func (l *life) at(ctx context.Context, on side, name string, do func() error) er
 		return s.err
 	case <-ctx.Done():
 		w.mu.Lock()
-		if s.left = true; strings.HasPrefix(name, "get ") || w.rng.IntN(4) > 0 {
+		s.left = true
+		w.given++
+		if strings.HasPrefix(name, "get ") || w.given%4 > 0 {
 			w.drop(s) // nothing comes of it
 		}
 		w.mu.Unlock()
@@ -102,7 +105,14 @@ func (l *life) isDead() bool {
 	return l.dead
 }
 
-// note adds a line to the story that a failure tells.
+// say is note for those who do not hold mu.
+func (w *world) say(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(format, args...)
+}
+
+// note adds a line to the story that a failure tells. With mu held.
 func (w *world) note(format string, args ...any) {
 	w.trace = append(w.trace, line{time.Since(w.begun), format, args})
 }
@@ -117,6 +127,16 @@ type line struct {
 // String is the line in words.
 func (l line) String() string {
 	return fmt.Sprintf("%8.3fs ", l.at.Seconds()) + fmt.Sprintf(l.format, l.args...)
+}
+
+// count counts what is worth to be seen now and then. With mu held.
+func (w *world) count(what string) { w.seen[what]++ }
+
+// tally is count for those who do not hold mu.
+func (w *world) tally(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.count(what)
 }
 
 // fail ends the schedule. With mu held.
@@ -157,6 +177,10 @@ func (w *world) let(s *step) {
 	switch {
 	case s.l.dead || s.left: // it arrives, and nobody waits for the answer
 		if s.do != nil && !s.did && !cut {
+			w.count("requests that arrived late")
+			if strings.HasPrefix(s.name, "put ") {
+				w.count("uploads that arrived late")
+			}
 			w.note("%s: late: %s: %v", s.l, s.name, s.do())
 		}
 		w.drop(s)

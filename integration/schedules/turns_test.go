@@ -2,6 +2,8 @@ package schedules
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing/synctest"
 	"time"
 )
@@ -10,7 +12,7 @@ import (
 func (w *world) turn() {
 	synctest.Wait()
 	w.raise()
-	steps := w.choices()
+	steps := w.beat()
 	switch r := w.rng.IntN(100); {
 	case r < 4 && w.faults < w.cfg.faults && w.turns > 20:
 		w.faults++
@@ -20,9 +22,84 @@ func (w *world) turn() {
 	case r < 28:
 		w.pass()
 	case len(steps) > 0:
-		w.let(steps[w.rng.IntN(len(steps))])
+		s := steps[w.rng.IntN(len(steps))]
+		if !w.trapped(s) {
+			w.let(s)
+		}
 	case !w.command():
 		w.idle(time.Duration(1+w.rng.IntN(1000)) * time.Millisecond)
+	}
+}
+
+// beat lets most heartbeats pass, and returns the steps that may go on.
+func (w *world) beat() []*step {
+	steps := w.choices()
+	return slices.DeleteFunc(steps, func(s *step) bool {
+		beats := (s.name == "renew" || s.name == "get gw") && !w.awaited(s.name) && w.rng.IntN(4) > 0
+		if beats {
+			w.let(s)
+		}
+		return beats
+	})
+}
+
+// awaited tells whether there is a trap at a step.
+func (w *world) awaited(name string) bool {
+	return slices.ContainsFunc(w.cfg.traps, func(t trap) bool { return t.step == name })
+}
+
+// trapped has a trap at s go off, if there is one. Then s stays where it is, or
+// is done without an answer.
+func (w *world) trapped(s *step) bool {
+	if s.l.dead || s.left || s.did {
+		return false
+	}
+	for i := range w.cfg.traps {
+		t := &w.cfg.traps[i]
+		if name, _, _ := strings.Cut(s.name, " 0"); name != t.step { // keys of objects begin with 0
+			continue
+		}
+		if t.n--; t.n != -1 {
+			continue
+		}
+		g, d := s.l.gw, w.span()
+		w.mu.Lock()
+		w.count("traps at " + t.step)
+		w.count("traps: a gateway " + faultNames[t.fault])
+		if t.after && s.do != nil {
+			s.did, s.err = true, s.do()
+		}
+		w.note("trap: %s %s at %s for %s, done: %t %v", s.l, faultNames[t.fault], s.name, d, s.did, s.err)
+		w.mu.Unlock()
+		switch t.fault {
+		case standStill:
+			g.stopped = time.Now().Add(d)
+		case cutKV:
+			g.partition(d, true, false)
+		case cutStore:
+			g.partition(d, false, true)
+		case cutAll:
+			g.partition(d, true, true)
+		case kill:
+			w.crash(g, d)
+			return true
+		}
+		if w.rng.IntN(2) == 0 {
+			w.wait(d * 3 / 4)
+		}
+		return true
+	}
+	return false
+}
+
+// wait lets time pass in which those who are well get on with what they do.
+func (w *world) wait(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		synctest.Wait()
+		for _, s := range w.choices() {
+			w.let(s)
+		}
+		w.idle(time.Second)
 	}
 }
 
@@ -31,6 +108,7 @@ func (w *world) raise() {
 	for _, g := range w.gws {
 		if g.life == nil && !time.Now().Before(g.back) {
 			g.boot()
+			synctest.Wait()
 		}
 	}
 }
@@ -44,7 +122,7 @@ func (w *world) pass() {
 	case 1, 2:
 		d = time.Duration(w.rng.Int64N(int64(ttl)))
 	}
-	w.note("%s pass", d)
+	w.say("%s pass", d)
 	w.sleep(d)
 }
 
@@ -63,19 +141,19 @@ func (w *world) fault() {
 	d := w.span()
 	switch w.rng.IntN(10) {
 	case 0, 1, 2:
-		w.note("%s stands still for %s", g.name, d)
+		w.say("%s stands still for %s", g.name, d)
 		g.stopped = time.Now().Add(d)
 		if w.rng.IntN(2) == 0 {
-			w.sleep(d * 3 / 4) // others are as slow
+			w.wait(d * 3 / 4)
 		}
 	case 3, 4:
-		w.note("%s is cut off from the catalog for %s", g.name, d)
+		w.say("%s is cut off from the catalog for %s", g.name, d)
 		g.partition(d, true, false)
 	case 5:
-		w.note("%s is cut off from the store for %s", g.name, d)
+		w.say("%s is cut off from the store for %s", g.name, d)
 		g.partition(d, false, true)
 	case 6:
-		w.note("%s is cut off for %s", g.name, d)
+		w.say("%s is cut off for %s", g.name, d)
 		g.partition(d, true, true)
 	default:
 		w.crash(g, d)
@@ -93,16 +171,19 @@ func (w *world) crash(g *gateway, d time.Duration) {
 	g.back = time.Now().Add(d)
 	switch w.rng.IntN(6) {
 	case 0, 1, 2:
-		w.note("%s crashes, for %s", g.life, d)
+		w.tally("crashes")
+		w.say("%s crashes, for %s", g.life, d)
 		g.life.crash()
 	case 3, 4:
-		w.note("%s loses power, for %s", g.life, d)
+		w.tally("losses of power")
+		w.say("%s loses power, for %s", g.life, d)
 		g.life.crash()
 		for _, state := range g.disk.CrashesNow(w.rng, 1) {
 			g.disk = state
 		}
 	default:
-		w.note("%s crashes and loses its disk, for %s", g.life, d)
+		w.tally("disks lost")
+		w.say("%s crashes and loses its disk, for %s", g.life, d)
 		g.life.crash()
 		g.disk, g.lost = newDisk(g.dir), true
 	}
@@ -135,6 +216,10 @@ func (w *world) commandTo(g *gateway) bool {
 	switch {
 	case busy:
 		return false
+	case w.rng.IntN(15) == 0:
+		g.ask(w.cfg.bug.collector())
+	case w.cfg.bug == sweeper && r%4 == 0:
+		g.ask(sweepAll)
 	case s == nil:
 		return w.tryOpen(g, r)
 	case flushing:
@@ -158,7 +243,7 @@ func (w *world) commandTo(g *gateway) bool {
 		s.snaps = s.snaps[1:]
 		g.ask(unsnap(s, id))
 	default:
-		g.ask(w.cfg.bug.collector())
+		return false
 	}
 	return true
 }
@@ -174,10 +259,6 @@ func (w *world) tryOpen(g *gateway, r int) bool {
 		return false // it was told so
 	}
 	w.sweep()
-	if r > 90 {
-		g.ask(w.cfg.bug.collector())
-		return true
-	}
 	accept := g.c.loss && r < 50 || r < 3
 	g.ask(open(accept))
 	return true

@@ -33,8 +33,37 @@ type settings struct {
 	fine       bool  // gateways stop inside as well
 	lossy      int   // percent of requests that are lost, or their answers
 	held       int   // percent of answers that take long
+	traps      []trap
 	bug        bug
 }
+
+// A trap is a fault that waits for a gateway to come to a step for the n-th
+// time.
+type trap struct {
+	step  string
+	n     int
+	after bool // what the step does is done, and not answered
+	fault int
+}
+
+// places are the steps that have traps.
+var places = []string{
+	"commit head", "commit head+dirty", "commit head+gc", "commit ovl+head", "commit ovl+head+dirty", "commit gc",
+	"get head", "get ovl", "get gw", "renew", "lease", "commit gw", "put", "open", "delete",
+	"append", "appended", "written", "sync", "synced", "flushed", "loaded", "claim", "claimed", "applied", "trim", "trimmed",
+}
+
+// The faults of traps.
+const (
+	standStill = iota
+	cutKV
+	cutStore
+	cutAll
+	kill
+	faults
+)
+
+var faultNames = [faults]string{"stands still", "is cut off from the catalog", "is cut off from the store", "is cut off", "crashes"}
 
 // pick chooses settings from a seed.
 func pick(seed uint64) settings {
@@ -51,6 +80,9 @@ func pick(seed uint64) settings {
 	}
 	if rng.IntN(4) == 0 {
 		s.journal = 1 << 20
+	}
+	for range rng.IntN(4) {
+		s.traps = append(s.traps, trap{places[rng.IntN(len(places))], rng.IntN(4), rng.IntN(2) == 0, rng.IntN(faults)})
 	}
 	return s
 }
@@ -144,7 +176,7 @@ func newWorld(o *original, cfg settings) (*world, error) {
 	ctx := context.Background()
 	w := &world{
 		rng: rand.New(rand.NewPCG(cfg.seed, 1)), cfg: cfg, kv: memkv.New(), store: mem.New(), begun: time.Now(),
-		arrived: make(chan struct{}, 1), dying: new(sync.WaitGroup),
+		arrived: make(chan struct{}, 1), dying: new(sync.WaitGroup), seen: map[string]int{},
 	}
 	w.m = model{durability: cfg.durability, snaps: map[string]*snap{}}
 	for _, p := range o.pairs {
@@ -165,7 +197,7 @@ func newWorld(o *original, cfg settings) (*world, error) {
 		}
 	}
 	for i := range cfg.gateways {
-		g := &gateway{w: w, name: string(rune('A' + i)), dir: o.dir}
+		g := &gateway{w: w, name: string(rune('A' + i)), dir: o.dir, speed: 0.9 + w.rng.Float64()/5}
 		g.disk = newDisk(g.dir)
 		w.gws = append(w.gws, g)
 	}
@@ -174,11 +206,9 @@ func newWorld(o *original, cfg settings) (*world, error) {
 
 // A verdict is what became of a schedule.
 type verdict struct {
-	err            error
-	trace          []line
-	acks, sessions int
-	lossy, takes   int
-	turns          int
+	err   error
+	trace []line
+	seen  map[string]int
 }
 
 // explore runs one schedule.
@@ -202,7 +232,8 @@ func explore(t *testing.T, o *original, cfg settings) (v verdict) {
 			w.judge()
 		}
 		w.end()
-		v = verdict{w.failed, w.trace, w.m.acks, w.m.sessions, w.m.lossy, w.m.takes, w.turns}
+		w.seen["turns"] = w.turns
+		v = verdict{w.failed, w.trace, w.seen}
 	})
 	return v
 }
