@@ -141,3 +141,27 @@ func overlay(t *testing.T, g *gateway.Gateway, k kind, format, path, raw string)
 		t.Errorf("a deleted overlay can be opened: %s", out)
 	}
 }
+
+// TestFlatten makes overlays in Ceph stand alone: a clone, and one that began
+// as an image over another store's bytes.
+func TestFlatten(t *testing.T) {
+	gateway.Need(t, "qemu-img", "qemu-io")
+	raw, qcow2 := disk(t, 64<<20)
+	g := start(t, kinds()[0], "--mount", "off")
+	for format, path := range map[string]string{"raw": raw, "qcow2": qcow2} {
+		t.Run(format, func(t *testing.T) {
+			id := g.NewOverlay(t, g.Upload(t, format, format, path), "")
+			model := filepath.Join(t.TempDir(), "model")
+			tool(t, "cp", "--sparse=always", raw, model)
+			for _, target := range []string{g.Export("overlay/" + id), model} {
+				tool(t, "qemu-io", "-f", "raw", "-c", "write -P 0x11 5000000 3000000", "-c", "write -P 0x22 40000000 70000", "-c", "flush", target)
+			}
+			task := g.Call(t, "POST", "/platter/v1/overlays/"+id+"/flatten", "", 202)
+			g.WaitTask(t, task)
+			same(t, g.Export("overlay/"+id), model, "raw")
+			tool(t, "qemu-io", "-f", "raw", "-c", "write -P 0x33 9000000 4096", "-c", "flush", g.Export("overlay/"+id))
+			tool(t, "qemu-io", "-f", "raw", "-c", "write -P 0x33 9000000 4096", model)
+			same(t, g.Export("overlay/"+id), model, "raw")
+		})
+	}
+}

@@ -106,25 +106,33 @@ func (g *Gateway) NewOverlay(t testing.TB, image, more string) string {
 	return field(t, g.Call(t, "POST", "/platter/v1/overlays", fmt.Sprintf(`{"image_id":%q%s}`, image, more), 201), "id")
 }
 
-// Capture makes an image of an overlay and waits for it, at most two minutes.
+// Capture makes an image of an overlay and waits for it.
 func (g *Gateway) Capture(t testing.TB, overlay, image string) (id string) {
 	t.Helper()
-	task := field(t, g.Call(t, "POST", "/platter/v1/overlays/"+overlay+"/capture", `{"image":`+image+`}`, 202), "id")
+	got := g.WaitTask(t, g.Call(t, "POST", "/platter/v1/overlays/"+overlay+"/capture", `{"image":`+image+`}`, 202))
+	var v struct {
+		Result struct {
+			Image string `json:"image_id"`
+		}
+	}
+	if err := json.Unmarshal(got, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v.Result.Image
+}
+
+// WaitTask waits until a task has succeeded, at most two minutes, and returns
+// its record.
+func (g *Gateway) WaitTask(t testing.TB, task []byte) []byte {
+	t.Helper()
+	id := field(t, task, "id")
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		got := g.Call(t, "GET", "/v2/tasks/"+task, "", 200)
+		got := g.Call(t, "GET", "/v2/tasks/"+id, "", 200)
 		switch status := field(t, got, "status"); {
 		case status == "success":
-			var v struct {
-				Result struct {
-					Image string `json:"image_id"`
-				}
-			}
-			if err := json.Unmarshal(got, &v); err != nil {
-				t.Fatal(err)
-			}
-			return v.Result.Image
+			return got
 		case status == "failure" || time.Now().After(end):
-			t.Fatalf("the capture is %s", got)
+			t.Fatalf("the task is %s", got)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/seed-478a8fee/platter/backends/overlay"
 	"github.com/seed-478a8fee/platter/backends/rbd"
@@ -97,7 +98,7 @@ func (c clones) open(ctx context.Context, ov catalog.Overlay, img catalog.Image,
 
 // openClone opens an overlay whose base is in the cluster as well.
 func (c clones) openClone(ctx context.Context, s *rbd.Store, ov catalog.Overlay) (*volume, error) {
-	d, err := exclusive(ctx, c, s, ov, s.OpenDevice)
+	d, err := s.OpenDevice(ctx, c.key(ov.ID), writer(ov))
 	if err != nil {
 		return nil, err
 	}
@@ -114,31 +115,31 @@ func (c clones) openBare(ctx context.Context, s *rbd.Store, ov catalog.Overlay, 
 	if err != nil {
 		return nil, err
 	}
-	d, err := exclusive(ctx, c, s, ov, s.OpenDelta)
+	d, err := s.OpenDelta(ctx, c.key(ov.ID), writer(ov))
+	if errors.Is(err, fs.ErrInvalid) { // it was flattened since, and has no base any more
+		if err := base.Close(); err != nil {
+			return nil, err
+		}
+		return c.openClone(ctx, s, ov)
+	}
 	if err != nil {
 		return nil, errors.Join(err, base.Close())
 	}
 	return &volume{
 		disk: overlay.New(base, d), base: base, snaps: d, used: d.Usage,
+		flatten: func(ctx context.Context, progress func(done, total int64)) error {
+			return d.Flatten(ctx, base, progress)
+		},
 		list:  func() []catalog.OverlaySnapshot { return c.snapshots(ov, d.Snapshots) },
 		close: func() error { return errors.Join(c.give(ov, d.Flush, d.Close), base.Close()) },
 	}, nil
 }
 
-// exclusive opens an overlay's image as its one writer. The catalog says that
-// it is ours; whoever still holds it is shut out before anything can be
+// writer says who opens an overlay's image. The catalog says that it is ours;
+// whoever still holds it, or died with it, is shut out before anything can be
 // acknowledged under the new epoch.
-func exclusive[D any](ctx context.Context, c clones, s *rbd.Store, ov catalog.Overlay, open func(context.Context, string, rbd.DeviceConfig) (D, error)) (D, error) {
-	cfg := rbd.DeviceConfig{Epoch: ov.Epoch}
-	d, err := open(ctx, c.key(ov.ID), cfg)
-	if !errors.Is(err, rbd.ErrLocked) {
-		return d, err
-	}
-	c.e.log.WarnContext(ctx, "an overlay is taken from a client that still holds it", "overlay", ov.ID, "store", c.store)
-	if err := s.Takeover(ctx, c.key(ov.ID)); err != nil {
-		return d, err
-	}
-	return open(ctx, c.key(ov.ID), cfg)
+func writer(ov catalog.Overlay) rbd.DeviceConfig {
+	return rbd.DeviceConfig{Epoch: ov.Epoch, Takeover: true}
 }
 
 // give closes an overlay's image and gives the overlay back.
