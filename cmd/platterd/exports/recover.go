@@ -134,18 +134,18 @@ func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
 	if err != nil {
 		return err
 	}
-	snaps, err := ownSnapshots(ctx, v)
+	snaps, err := ownSnapshots(ctx, v, v.list())
 	if err := errors.Join(err, v.close()); err != nil {
 		return err
 	}
 	return e.agree(ctx, ov, snaps)
 }
 
-// ownSnapshots returns the snapshots that users made, and deletes those that
-// captures made.
-func ownSnapshots(ctx context.Context, v *volume) ([]catalog.OverlaySnapshot, error) {
+// ownSnapshots returns those of all snapshots of a volume that users made, and
+// deletes those that captures made.
+func ownSnapshots(ctx context.Context, v *volume, all []catalog.OverlaySnapshot) ([]catalog.OverlaySnapshot, error) {
 	var out []catalog.OverlaySnapshot
-	for _, s := range v.list() {
+	for _, s := range all {
 		if strings.HasPrefix(s.Name, ownSnapshot) {
 			if err := v.snaps.DeleteSnapshot(ctx, s.ID); err != nil {
 				return nil, err

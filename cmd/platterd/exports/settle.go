@@ -67,7 +67,7 @@ func (e *Exports) settleOne(ctx context.Context, id string) error {
 	// before it makes one, so one that is listed is counted.
 	snaps := d.vol.list()
 	if len(e.captures.of(id)) == 0 {
-		if snaps, err = ownSnapshots(ctx, d.vol); err == nil {
+		if snaps, err = ownSnapshots(ctx, d.vol, snaps); err == nil {
 			err = e.agree(ctx, ov, snaps)
 		}
 	}
