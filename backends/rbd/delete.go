@@ -96,19 +96,33 @@ func usersOf(c *conn, name string) (clones int, err error) {
 }
 
 // dropSnapshots removes the snapshots of an image: ours, or with all those
-// that others made, too.
+// that others made, too. librbd removes a snapshot in two steps. One that got
+// no further than the first, since its client died, bears another name and is
+// known by its number alone; if it is kept there because a clone needs it, it
+// is syscall.EBUSY.
 func dropSnapshots(im *rbd.Image, all bool) error {
 	snaps, err := im.GetSnapshotNames()
 	if err != nil {
 		return err
 	}
+	var whole []string
 	for _, info := range snaps {
-		if info.Name != snapName && !all {
+		kind, err := im.GetSnapNamespaceType(info.Id)
+		switch {
+		case err != nil:
+			return err
+		case kind == rbd.SnapNamespaceTypeTrash:
+			if err := im.RemoveSnapByID(info.Id); err != nil {
+				return err
+			}
+		case info.Name != snapName && !all:
 			return busy("it has the snapshot " + info.Name)
+		default:
+			whole = append(whole, info.Name)
 		}
 	}
-	for _, info := range snaps {
-		snap := im.GetSnapshot(info.Name)
+	for _, name := range whole {
+		snap := im.GetSnapshot(name)
 		protected, err := snap.IsProtected()
 		if err == nil && protected {
 			err = snap.Unprotect()

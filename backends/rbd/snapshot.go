@@ -70,6 +70,13 @@ func (d *Device) listSnapshots() ([]Snapshot, error) {
 	}
 	var list []Snapshot
 	for _, info := range infos {
+		kind, err := im.GetSnapNamespaceType(info.Id)
+		if err != nil {
+			return nil, err
+		}
+		if kind != rbd.SnapNamespaceTypeUser {
+			continue // its removal was cut off: see dropSnapshots
+		}
 		stamp, err := im.GetSnapTimestamp(info.Id)
 		if err != nil {
 			return nil, err
