@@ -106,8 +106,8 @@ func (e *Exports) note(ctx context.Context, a catalog.Attachment) (catalog.Attac
 func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov catalog.Overlay, accept bool) (catalog.Attachment, error) {
 	defer e.keys.lock(ov.ID)()
 	ov, err := e.here(ctx, ov.ID)
-	if err == nil && a.Mode == catalog.AttachRW {
-		err = e.reach(ctx, ov, accept)
+	if err == nil {
+		err = e.reach(ctx, ov, accept) // even who only reads has it opened as its one writer
 	}
 	if err != nil {
 		return a, err
@@ -149,7 +149,9 @@ func (e *Exports) Detach(ctx context.Context, id string) error {
 		return err
 	}
 	if a.Gateway != "" && a.Gateway != e.cfg.GatewayID {
-		return wire.Errorf(409, "Attachment %s is served by gateway %s and can be detached only there.", id, a.Gateway)
+		if runs, err := e.runs(ctx, a.Gateway); err != nil || runs {
+			return errors.Join(err, wire.Errorf(409, "Attachment %s is served by gateway %s, which runs; detach it there.", id, a.Gateway))
+		}
 	}
 	err = e.cfg.Catalog.DeleteAttachment(ctx, id)
 	if errors.Is(err, catalog.ErrUnavailable) { // it may be deleted, and only the answer was lost
@@ -160,6 +162,15 @@ func (e *Exports) Detach(ctx context.Context, id string) error {
 	}
 	e.cut(ctx, id)
 	return nil
+}
+
+// runs tells whether another gateway is there. Without leases nobody can tell.
+func (e *Exports) runs(ctx context.Context, gateway string) (bool, error) {
+	if e.cfg.Join == nil {
+		return false, nil // one that has its records for itself: it had another id
+	}
+	list, err := e.cfg.Catalog.Gateways(ctx)
+	return slices.ContainsFunc(list, func(g catalog.Gateway) bool { return g.ID == gateway }), err
 }
 
 // cut ends what an attachment that is gone has open, and removes its file.

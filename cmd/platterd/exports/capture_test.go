@@ -59,7 +59,7 @@ func (r *rig) noSnapshots(ov catalog.Overlay) {
 		r.t.Fatal(err)
 	}
 	defer r.e.release(d)
-	if s := d.vol.list(); len(s) > 0 {
+	if s, err := d.vol.list(context.Background()); err != nil || len(s) > 0 {
 		r.t.Errorf("the overlay keeps the snapshots %+v", s)
 	}
 }

@@ -183,8 +183,8 @@ func (r *rig) consistent() {
 			r.t.Errorf("overlay %s: %v", ov.ID, err)
 			continue
 		}
-		snaps := d.vol.list()
-		if len(snaps) != len(ov.Snapshots) {
+		snaps, err := d.vol.list(ctx)
+		if err != nil || len(snaps) != len(ov.Snapshots) {
 			r.t.Errorf("the file has the snapshots %+v, the record %+v", snaps, ov.Snapshots)
 		}
 		for _, s := range snaps {

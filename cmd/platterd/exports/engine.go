@@ -2,7 +2,9 @@ package exports
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/objectlog"
@@ -38,7 +40,7 @@ type volume struct {
 	disk  block.Device // the whole disk, base included
 	base  block.Reader // what lies below a snapshot; nil: nothing
 	snaps snapshots
-	list  func() []catalog.OverlaySnapshot
+	list  func(ctx context.Context) ([]catalog.OverlaySnapshot, error)
 	used  func() int64 // bytes stored
 	close func() error // flushes as well
 
@@ -134,7 +136,44 @@ func (e *Exports) openVolume(ctx context.Context, d *shared, ov catalog.Overlay,
 	if err != nil {
 		return fmt.Errorf("open overlay %s: %w", ov.ID, err)
 	}
+	// Whoever owned it last may not have come to write down what it did. To
+	// look into a log costs nothing.
+	if e.moves(ov) && (ov.Gateway != "" || d.vol.log != nil) {
+		if err := e.reconcile(ctx, ov.ID, d.vol); err != nil {
+			e.log.WarnContext(ctx, "whether the record of an overlay has all its snapshots could not be found out", "overlay", ov.ID, "err", err)
+		}
+	}
 	return nil
+}
+
+// reconcile deletes the snapshots of captures that are over and makes the
+// record say which others there are. Nobody else has the volume yet.
+func (e *Exports) reconcile(ctx context.Context, id string, v *volume) error {
+	snaps, err := ownSnapshots(ctx, v)
+	if err != nil {
+		return err
+	}
+	ov, err := e.cfg.Catalog.Overlay(ctx, id)
+	if err != nil {
+		return err
+	}
+	return e.agree(ctx, ov, snaps)
+}
+
+// giveTime bounds how long it may take to give an overlay back.
+const giveTime = 5 * time.Second
+
+// giveBack gives back an overlay that was taken and then could not be opened.
+// What somebody left unclean stays ours, so that settle looks after it.
+func (e *Exports) giveBack(ctx context.Context, before, taken catalog.Overlay) {
+	if before.Gateway != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTime)
+	defer cancel()
+	if _, err := e.cfg.Catalog.ReleaseOverlay(ctx, taken.ID, taken.Epoch); err != nil && !errors.Is(err, catalog.ErrFenced) {
+		e.log.WarnContext(ctx, "an overlay that could not be opened could not be given back; it is tried again", "overlay", taken.ID, "err", err)
+	}
 }
 
 // over returns a whole disk as it was at a snapshot.

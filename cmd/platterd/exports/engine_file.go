@@ -92,12 +92,12 @@ func (f files) openVolatile(ctx context.Context, name string, img catalog.Image)
 func fileVolume(base block.ReadCloser, d *delta.Delta) *volume {
 	return &volume{
 		disk: overlay.New(base, d), base: base, snaps: fileSnapshots{d}, used: d.Usage,
-		list: func() []catalog.OverlaySnapshot {
+		list: func(context.Context) ([]catalog.OverlaySnapshot, error) {
 			var out []catalog.OverlaySnapshot
 			for _, s := range d.Snapshots() {
 				out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
 			}
-			return out
+			return out, nil
 		},
 		close: func() error {
 			return errors.Join(d.Flush(context.Background()), d.Close(), base.Close())

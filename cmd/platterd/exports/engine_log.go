@@ -76,28 +76,32 @@ func (l logs) open(ctx context.Context, ov catalog.Overlay, img catalog.Image, a
 	if err != nil {
 		return nil, err
 	}
-	log, release, err := l.take(ctx, ov, accept)
+	log, release, err := l.take(ctx, ov, accept, 0)
 	if err != nil {
 		return nil, errors.Join(err, base.Close())
 	}
 	return l.volume(log, base, func() error { return errors.Join(release(), base.Close()) }), nil
 }
 
-// take opens a log under a new epoch. release closes it again, and gives the
-// overlay back if no journal is needed for it any more.
-func (l logs) take(ctx context.Context, ov catalog.Overlay, accept bool) (log *objectlog.Log, release func() error, err error) {
+// take opens a log under a new epoch, and gives it another size if that is not
+// 0. release closes it again, and gives the overlay back if no journal is needed
+// for it any more.
+func (l logs) take(ctx context.Context, before catalog.Overlay, accept bool, size int64) (log *objectlog.Log, release func() error, err error) {
 	if err := os.MkdirAll(l.e.journalDir(), 0o700); err != nil {
 		return nil, nil, err
 	}
-	t, size := l.e.begins(ov.ID), ov.Size
-	ov, err = l.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: l.e.cfg.GatewayID, AcceptLoss: accept})
+	t := l.e.begins(before.ID)
+	ov, err := l.e.cfg.Catalog.TakeOverlay(ctx, before.ID, catalog.Take{Gateway: l.e.cfg.GatewayID, AcceptLoss: accept})
 	if err != nil {
 		return nil, nil, conflict(err)
 	}
 	cfg := l.config(ov, t)
+	// The record may say less than the disk has, after a resizing that broke
+	// off: to be opened is no reason to lose anything.
 	cfg.Size, cfg.AcceptLoss = size, accept
 	log, err = objectlog.Open(ctx, cfg)
 	if err != nil {
+		l.e.giveBack(ctx, before, ov)
 		return nil, nil, conflict(err)
 	}
 	return log, func() error { return l.give(log, ov) }, nil
@@ -105,7 +109,7 @@ func (l logs) take(ctx context.Context, ov catalog.Overlay, accept bool) (log *o
 
 // give closes a log.
 func (l logs) give(log *objectlog.Log, ov catalog.Overlay) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	ctx, cancel := context.WithTimeout(context.Background(), l.e.drain)
 	defer cancel()
 	flushed := log.Flush(ctx)
 	drained := log.Drain(ctx)
@@ -122,12 +126,12 @@ func (l logs) give(log *objectlog.Log, ov catalog.Overlay) error {
 func (l logs) volume(log *objectlog.Log, base block.Reader, release func() error) *volume {
 	return &volume{
 		disk: overlay.New(base, log), base: base, snaps: log, used: log.Usage, close: release, log: log.Stats,
-		list: func() []catalog.OverlaySnapshot {
+		list: func(context.Context) ([]catalog.OverlaySnapshot, error) {
 			var out []catalog.OverlaySnapshot
 			for _, s := range log.Snapshots() {
 				out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
 			}
-			return out
+			return out, nil
 		},
 	}
 }
@@ -157,8 +161,7 @@ func (l logs) remove(ctx context.Context, ov catalog.Overlay) error {
 func (l logs) stored(ctx context.Context, id string) int64 { return 0 }
 
 func (l logs) resize(ctx context.Context, ov catalog.Overlay, size int64) error {
-	ov.Size = size // which Open takes for the disk's new one
-	_, release, err := l.take(ctx, ov, false)
+	_, release, err := l.take(ctx, ov, false, size)
 	if err != nil {
 		return err
 	}

@@ -86,14 +86,22 @@ func (c clones) open(ctx context.Context, ov catalog.Overlay, img catalog.Image,
 	if err != nil {
 		return nil, err
 	}
+	before := ov
 	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: accept})
 	if err != nil {
 		return nil, conflict(err)
 	}
+	var v *volume
 	if ov.Parent != "" {
-		return c.openClone(ctx, s, ov)
+		v, err = c.openClone(ctx, s, ov)
+	} else {
+		v, err = c.openBare(ctx, s, ov, img)
 	}
-	return c.openBare(ctx, s, ov, img)
+	if err != nil {
+		c.e.giveBack(ctx, before, ov)
+		return nil, err
+	}
+	return v, nil
 }
 
 // openClone opens an overlay whose base is in the cluster as well.
@@ -104,7 +112,7 @@ func (c clones) openClone(ctx context.Context, s *rbd.Store, ov catalog.Overlay)
 	}
 	return &volume{
 		disk: d, snaps: d, used: d.Usage, flatten: d.Flatten,
-		list:  func() []catalog.OverlaySnapshot { return c.snapshots(ov, d.Snapshots) },
+		list:  listed(d.Snapshots),
 		close: func() error { return c.give(ov, d.Flush, d.Close) },
 	}, nil
 }
@@ -125,14 +133,16 @@ func (c clones) openBare(ctx context.Context, s *rbd.Store, ov catalog.Overlay, 
 	if err != nil {
 		return nil, errors.Join(err, base.Close())
 	}
-	return &volume{
-		disk: overlay.New(base, d), base: base, snaps: d, used: d.Usage,
-		flatten: func(ctx context.Context, progress func(done, total int64)) error {
-			return d.Flatten(ctx, base, progress)
-		},
-		list:  func() []catalog.OverlaySnapshot { return c.snapshots(ov, d.Snapshots) },
+	v := &volume{
+		disk: overlay.New(base, d), base: base, used: d.Usage, list: listed(d.Snapshots),
 		close: func() error { return errors.Join(c.give(ov, d.Flush, d.Close), base.Close()) },
-	}, nil
+	}
+	b := &bare{s: d, list: v.list}
+	v.snaps = b
+	v.flatten = func(ctx context.Context, progress func(done, total int64)) error {
+		return b.flatten(ctx, func() error { return d.Flatten(ctx, base, progress) })
+	}
+	return v, nil
 }
 
 // writer says who opens an overlay's image. The catalog says that it is ours;
@@ -151,25 +161,26 @@ func (c clones) give(ov catalog.Overlay, flush func(context.Context) error, end 
 	return err
 }
 
-func (c clones) snapshots(ov catalog.Overlay, ask func(context.Context) ([]rbd.Snapshot, error)) []catalog.OverlaySnapshot {
-	list, err := ask(context.Background())
-	if err != nil {
-		c.e.log.Warn("the snapshots of an overlay could not be listed", "overlay", ov.ID, "err", err)
+// listed lists snapshots in the words of the catalog.
+func listed(ask func(context.Context) ([]rbd.Snapshot, error)) func(context.Context) ([]catalog.OverlaySnapshot, error) {
+	return func(ctx context.Context) ([]catalog.OverlaySnapshot, error) {
+		list, err := ask(ctx)
+		var out []catalog.OverlaySnapshot
+		for _, s := range list {
+			out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
+		}
+		return out, err
 	}
-	var out []catalog.OverlaySnapshot
-	for _, s := range list {
-		out = append(out, catalog.OverlaySnapshot{ID: s.ID, Name: s.Name, CreatedAt: s.Created})
-	}
-	return out
 }
 
 func (c clones) remove(ctx context.Context, ov catalog.Overlay) error {
+	// First: what cannot be removed now is ours then, and settle tries again.
+	if _, err := c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: true}); err != nil {
+		return absent(conflict(err))
+	}
 	s, err := c.rbd(ctx)
 	if err != nil {
 		return err
-	}
-	if _, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID, AcceptLoss: true}); err != nil {
-		return absent(conflict(err))
 	}
 	err = s.Remove(ctx, c.key(ov.ID))
 	if errors.Is(err, rbd.ErrLocked) {
@@ -190,11 +201,19 @@ func (c clones) resize(ctx context.Context, ov catalog.Overlay, size int64) erro
 	if err != nil {
 		return err
 	}
+	before := ov
 	ov, err = c.e.cfg.Catalog.TakeOverlay(ctx, ov.ID, catalog.Take{Gateway: c.e.cfg.GatewayID})
 	if err != nil {
 		return conflict(err)
 	}
-	if err := s.Resize(ctx, c.key(ov.ID), size); err != nil {
+	err = s.Resize(ctx, c.key(ov.ID), size)
+	if errors.Is(err, rbd.ErrLocked) { // by one that was killed
+		if err = s.Takeover(ctx, c.key(ov.ID)); err == nil {
+			err = s.Resize(ctx, c.key(ov.ID), size)
+		}
+	}
+	if err != nil {
+		c.e.giveBack(ctx, before, ov)
 		return err
 	}
 	_, err = c.e.cfg.Catalog.ReleaseOverlay(ctx, ov.ID, ov.Epoch)

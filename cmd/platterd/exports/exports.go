@@ -107,6 +107,7 @@ type Exports struct {
 
 	pause    time.Duration // between tries while the catalog is away
 	handover time.Duration
+	drain    time.Duration // see drainTime
 
 	members members
 
@@ -121,6 +122,8 @@ type Exports struct {
 	disks    map[string]*shared
 	doomed   map[string]bool // overlays that are being deleted
 	sessions map[*session]struct{}
+
+	strays map[string]time.Time // see sweepJournals
 }
 
 // What the doors ask for.
@@ -140,7 +143,7 @@ func New(cfg Config) (*Exports, error) {
 	}
 	cfg.setDefaults()
 	cfg.TCP = reach(cfg.TCP)
-	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
+	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, drain: drainTime, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
 	e.members.join = cfg.Join
 	e.files, e.places = files{e}, e.engines()
 	e.parents.init()

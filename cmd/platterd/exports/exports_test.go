@@ -2,6 +2,7 @@ package exports
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type rig struct {
 	kv     catalog.KV
 	store  *mem.Store
 	dir    string
+	id     string // of the gateway; "": gw
 	change func(*Config)
 
 	cat *catalog.Catalog
@@ -65,17 +67,18 @@ func newRigOn(t *testing.T, kv *brokenKV) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	ctx := context.Background()
+	id := cmp.Or(r.id, "gw")
 	var err error
-	if r.cat, err = catalog.Open(ctx, r.kv, catalog.Config{GatewayID: "gw", Now: r.clock}); err != nil {
+	if r.cat, err = catalog.Open(ctx, r.kv, catalog.Config{GatewayID: id, Now: r.clock}); err != nil {
 		r.t.Fatal(err)
 	}
 	stores := map[string]backends.Store{"mem": r.store}
-	if r.in, err = ingest.New(ingest.Config{Catalog: r.cat, Stores: stores, GatewayID: "gw", RetryPause: time.Millisecond}); err != nil {
+	if r.in, err = ingest.New(ingest.Config{Catalog: r.cat, Stores: stores, GatewayID: id, RetryPause: time.Millisecond}); err != nil {
 		r.t.Fatal(err)
 	}
 	cfg := Config{
 		Catalog: r.cat, Stores: stores, Opener: disk.New(disk.Config{Check: true}), Ingest: r.in,
-		DataDir: r.dir, GatewayID: "gw", Socket: "/run/platter/nbd.sock", TCP: "127.0.0.1:10809", Now: r.clock,
+		DataDir: r.dir, GatewayID: id, Socket: "/run/platter/nbd.sock", TCP: "127.0.0.1:10809", Now: r.clock,
 	}
 	if r.change != nil {
 		r.change(&cfg)

@@ -46,10 +46,7 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 		err = where.engine.create(ctx, ov, req.Image)
 	}
 	if err == nil {
-		ov, err = e.cfg.Catalog.UpdateOverlay(ctx, ov.ID, func(o *catalog.Overlay) error {
-			o.Status = catalog.OverlayAvailable
-			return nil
-		})
+		ov, err = e.setStatus(ctx, ov.ID, catalog.OverlayAvailable)
 	}
 	if err != nil {
 		return ov, errors.Join(err, e.retract(context.WithoutCancel(ctx), id))
@@ -61,10 +58,7 @@ func (e *Exports) CreateOverlay(ctx context.Context, req platter.OverlayRequest)
 // been lost, so the record may be there, and may say that all is well: it says
 // otherwise before the file goes. If that fails too, the next start decides.
 func (e *Exports) retract(ctx context.Context, id string) error {
-	ov, err := e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
-		o.Status = catalog.OverlayDeleting
-		return nil
-	})
+	ov, err := e.setStatus(ctx, id, catalog.OverlayDeleting)
 	if err != nil {
 		return absent(err)
 	}
@@ -176,14 +170,41 @@ func (e *Exports) DeleteOverlay(ctx context.Context, id string) error {
 		return err
 	}
 	defer e.spare(id)
-	ov, err = e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
-		o.Status = catalog.OverlayDeleting
-		return nil
-	})
+	if err := e.unowned(ctx, ov); err != nil {
+		return err
+	}
+	was := ov.Status
+	ov, err = e.setStatus(ctx, id, catalog.OverlayDeleting)
 	if err != nil {
 		return err
 	}
-	return e.removeOverlay(context.WithoutCancel(ctx), ov)
+	ctx = context.WithoutCancel(ctx)
+	err = e.removeOverlay(ctx, ov)
+	var held *catalog.HeldError
+	if errors.As(err, &held) { // somebody took it just then
+		_, again := e.setStatus(ctx, id, was)
+		err = errors.Join(err, again)
+	}
+	return err
+}
+
+// unowned is a HeldError while another gateway that runs has an overlay.
+func (e *Exports) unowned(ctx context.Context, ov catalog.Overlay) error {
+	if e.local(ov) {
+		return nil
+	}
+	runs, err := e.runs(ctx, ov.Gateway)
+	if err == nil && runs {
+		err = conflict(&catalog.HeldError{Overlay: ov.ID, Gateway: ov.Gateway})
+	}
+	return err
+}
+
+func (e *Exports) setStatus(ctx context.Context, id string, status catalog.OverlayStatus) (catalog.Overlay, error) {
+	return e.cfg.Catalog.UpdateOverlay(ctx, id, func(o *catalog.Overlay) error {
+		o.Status = status
+		return nil
+	})
 }
 
 // doom lets nobody open an overlay from then on, until spare. It comes before

@@ -134,18 +134,22 @@ func (e *Exports) repair(ctx context.Context, ov catalog.Overlay) error {
 	if err != nil {
 		return err
 	}
-	snaps, err := ownSnapshots(ctx, v, v.list())
+	snaps, err := ownSnapshots(ctx, v)
 	if err := errors.Join(err, v.close()); err != nil {
 		return err
 	}
 	return e.agree(ctx, ov, snaps)
 }
 
-// ownSnapshots returns those of all snapshots of a volume that users made, and
-// deletes those that captures made.
-func ownSnapshots(ctx context.Context, v *volume, all []catalog.OverlaySnapshot) ([]catalog.OverlaySnapshot, error) {
+// ownSnapshots returns the snapshots that users made, and deletes those that
+// captures made.
+func ownSnapshots(ctx context.Context, v *volume) ([]catalog.OverlaySnapshot, error) {
+	list, err := v.list(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []catalog.OverlaySnapshot
-	for _, s := range all {
+	for _, s := range list {
 		if strings.HasPrefix(s.Name, ownSnapshot) {
 			if err := v.snaps.DeleteSnapshot(ctx, s.ID); err != nil {
 				return nil, err

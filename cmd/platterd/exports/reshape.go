@@ -24,8 +24,13 @@ func (e *Exports) Resize(ctx context.Context, id string, size int64) (catalog.Ov
 	if err != nil {
 		return ov, err
 	}
-	if size > e.cfg.MaxOverlaySize {
+	switch { // under the lock: two may ask at once
+	case size > e.cfg.MaxOverlaySize:
 		return ov, wire.Errorf(413, "The size %d is over the limit of %d bytes for one overlay.", size, e.cfg.MaxOverlaySize)
+	case size < ov.Size:
+		return ov, wire.Errorf(400, "The size %d is less than the %d bytes that the overlay has; it can only grow.", size, ov.Size)
+	case size == ov.Size:
+		return ov, nil
 	}
 	k, err := e.engineOf(ov)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
@@ -21,7 +23,7 @@ func (e *Exports) settle(ctx context.Context) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
 	for {
-		if err := e.settleAll(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(e.settleAll(ctx), e.sweepJournals(ctx)); err != nil && ctx.Err() == nil {
 			e.log.WarnContext(ctx, "overlays could not be looked after; it is tried again", "err", err)
 		}
 		select {
@@ -37,15 +39,18 @@ func (e *Exports) settleAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, ov := range list {
-		if ctx.Err() != nil {
-			break
-		}
-		if e.moves(ov) && !e.isOpen(ov.ID) {
-			errs = append(errs, e.settleOne(ctx, ov.ID))
+	errs := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(repairs) // a store that is away must not keep the others waiting
+	for i, ov := range list {
+		if ctx.Err() == nil && e.moves(ov) && !e.isOpen(ov.ID) {
+			g.Go(func() error {
+				errs[i] = e.settleOne(ctx, ov.ID)
+				return nil
+			})
 		}
 	}
+	_ = g.Wait() // the errors are all kept
 	return errors.Join(errs...)
 }
 
@@ -59,19 +64,11 @@ func (e *Exports) settleOne(ctx context.Context, id string) error {
 	if ov.Status == catalog.OverlayCreating || ov.Status == catalog.OverlayDeleting {
 		return e.removeOverlay(ctx, ov)
 	}
-	d, err := e.acquireOverlay(ctx, ov)
+	d, err := e.acquireOverlay(ctx, ov) // which has the record say what there is
 	if err != nil {
 		return err
 	}
-	// Of a capture that runs, the snapshot is not to be deleted. It is counted
-	// before it makes one, so one that is listed is counted.
-	snaps := d.vol.list()
-	if len(e.captures.of(id)) == 0 {
-		if snaps, err = ownSnapshots(ctx, d.vol, snaps); err == nil {
-			err = e.agree(ctx, ov, snaps)
-		}
-	}
-	return errors.Join(err, e.release(d))
+	return e.release(d)
 }
 
 // agree makes the record of an overlay say which snapshots there are.

@@ -16,8 +16,9 @@ type shared struct {
 	key string // of the record: an overlay's or an attachment's id
 	vol *volume
 
-	ready chan struct{} // closed when vol or err is there
-	err   error
+	ready  chan struct{} // closed when vol or err is there
+	err    error
+	giveUp context.CancelFunc // of the opening
 
 	done     chan struct{} // closed when it is closed again
 	closeErr error         // set before done
@@ -39,9 +40,13 @@ func (e *Exports) acquire(ctx context.Context, key string, open func(ctx context
 		}
 		if mine {
 			// Others may wait for this disk too, so the opening is not
-			// bound to one client's patience.
-			d.err = open(context.WithoutCancel(ctx), d)
-			close(d.ready)
+			// bound to one client's patience, but to that of all.
+			var opening context.Context
+			opening, d.giveUp = context.WithCancel(context.WithoutCancel(ctx))
+			go func() { // release waits for it
+				d.err = open(opening, d)
+				close(d.ready)
+			}()
 		}
 		select {
 		case <-d.ready:
@@ -66,7 +71,7 @@ func (e *Exports) find(key string) (d *shared, mine bool, err error) {
 	case e.closed:
 		err = errClosed
 	case e.doomed[key]:
-		err = wire.Errorf(409, "overlay %s is being deleted: %w", key, fs.ErrPermission)
+		err = wire.Errorf(409, "overlay %s is being deleted or resized: %w", key, fs.ErrPermission)
 	case d == nil:
 		d = &shared{key: key, ready: make(chan struct{}), done: make(chan struct{}), users: 1}
 		e.disks[key] = d
@@ -93,8 +98,14 @@ func (e *Exports) release(d *shared) error {
 	if !last {
 		return nil
 	}
-	<-d.ready
+	select {
+	case <-d.ready:
+	default:
+		d.giveUp() // nobody waits for it any more
+		<-d.ready
+	}
 	d.closeErr = d.close()
+	d.giveUp()
 	if d.closeErr != nil {
 		e.log.Error("a disk was not closed well; what was written since its last flush may be lost", "disk", d.key, "err", d.closeErr)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync/atomic"
 	"time"
 
@@ -102,16 +103,17 @@ func (t *tenure) wait(ctx context.Context) error {
 			// Others could take the overlay between the two leases. Whoever
 			// comes after this look finds us alive.
 			h, err := t.e.cfg.Catalog.OverlayHead(ctx, t.id)
-			if errors.Is(err, catalog.ErrUnavailable) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return fmt.Errorf("overlay %s was deleted: %w", t.id, objectlog.ErrFenced)
+			case errors.Is(err, catalog.ErrUnavailable):
 				if err := soon(ctx); err != nil {
 					return err
 				}
 				continue
-			}
-			if err != nil {
+			case err != nil:
 				return fmt.Errorf("overlay %s: is it still ours: %w", t.id, err)
-			}
-			if h.Epoch != t.epoch {
+			case h.Epoch != t.epoch:
 				return fmt.Errorf("overlay %s: epoch %d was taken, ours is %d: %w", t.id, h.Epoch, t.epoch, objectlog.ErrFenced)
 			}
 			t.proven.Store(m)
