@@ -319,6 +319,29 @@ func TestClosedOpener(t *testing.T) {
 	}
 }
 
+// TestCloseGivesUp: a store that hangs does not keep an Opener from closing.
+func TestCloseGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, map[string][]byte{"a": nil})
+		s.gate = make(chan struct{})
+		o := disk.New(disk.Config{})
+		opened := make(chan error)
+		go func() {
+			_, err := o.Open(context.Background(), disk.Spec{Key: "a", Store: s, Object: "a"})
+			opened <- err
+		}()
+		synctest.Wait()
+		go func() {
+			if err := o.Close(); err != nil {
+				t.Errorf("Close = %v", err)
+			}
+		}()
+		if err := <-opened; !errors.Is(err, context.Canceled) {
+			t.Errorf("Open = %v", err)
+		}
+	})
+}
+
 // TestManyUsers opens and closes at random from many goroutines.
 func TestManyUsers(t *testing.T) {
 	data := storetest.Bytes(1, 65536)

@@ -84,7 +84,9 @@ type Opener struct {
 	mu     sync.Mutex
 	stacks map[string]*stack
 	closed bool
-	builds sync.WaitGroup // and tracings
+	builds sync.WaitGroup  // and tracings
+	life   context.Context // of the builds
+	end    context.CancelFunc
 
 	tracings map[*tracing]bool
 }
@@ -97,11 +99,13 @@ func New(cfg Config) *Opener {
 	if cfg.ClusterCache == 0 {
 		cfg.ClusterCache = 128 << 20
 	}
-	return &Opener{
+	o := &Opener{
 		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack), tracings: make(map[*tracing]bool),
 		cache: cfg.Cache, traces: cfg.Traces,
 		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
 	}
+	o.life, o.end = context.WithCancel(context.Background())
+	return o
 }
 
 // Open returns a view of the disk that spec describes, and builds the disk if
@@ -164,9 +168,12 @@ func (o *Opener) join(ctx context.Context, spec Spec) (*stack, error) {
 	}
 	s := &stack{key: spec.Key, text: describe(spec), users: 1, built: make(chan struct{})}
 	o.stacks[spec.Key] = s
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(o.life, cancel)
 	o.builds.Go(func() {
 		defer close(s.built)
+		defer cancel()
+		defer stop()
 		if s.err = o.build(ctx, s, spec); s.err != nil {
 			o.forget(s)
 		}
@@ -214,9 +221,8 @@ func (o *Opener) close(s *stack) error {
 	return err
 }
 
-// Close waits for what is being built, ends the recording of traces and lets
-// nothing more be opened. Views
-// that are still open go on, and are an error.
+// Close gives up what is being built, ends the recording of traces and lets
+// nothing more be opened. Views that are still open go on, and are an error.
 func (o *Opener) Close() error {
 	o.mu.Lock()
 	o.closed = true
@@ -224,6 +230,7 @@ func (o *Opener) Close() error {
 		t.cancel()
 	}
 	o.mu.Unlock()
+	o.end()
 	o.builds.Wait()
 	var open []string
 	for _, s := range o.List() {
