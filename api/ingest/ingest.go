@@ -55,6 +55,10 @@ type Config struct {
 	Read      func(ctx context.Context, img catalog.Image, loc catalog.Location) (block.ReadCloser, error)
 	Activated func(ctx context.Context, img catalog.Image)
 
+	// Fails tells whether a store is known not to answer: what another one has
+	// as well is read there. Nil: nobody knows.
+	Fails func(store string) bool
+
 	Logger  *slog.Logger     // nil is silence
 	Observe func(Attempt)    // told of every upload when it is over; may be nil
 	Now     func() time.Time // nil is time.Now
@@ -156,7 +160,7 @@ func (in *Ingest) Stores() (names []string, def string) {
 // opened. An image without bytes is fs.ErrNotExist.
 func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser, error) {
 	var errs []error
-	for _, l := range img.Locations {
+	for _, l := range in.ordered(img.Locations) {
 		r, err := in.read(ctx, img, l)
 		if err == nil {
 			return r, nil
@@ -176,6 +180,22 @@ func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser
 		return nil, fmt.Errorf("ingest: open image %s: no location can be read: %v", img.ID, err)
 	}
 	return nil, fmt.Errorf("ingest: open image %s: %w: %v", img.ID, ErrAway, err)
+}
+
+// ordered returns locations with those in stores that fail at the end.
+func (in *Ingest) ordered(list []catalog.Location) []catalog.Location {
+	if in.cfg.Fails == nil || len(list) < 2 {
+		return list
+	}
+	fails := map[string]int{}
+	for _, l := range list {
+		if in.cfg.Fails(l.Store) {
+			fails[l.Store] = 1
+		}
+	}
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b catalog.Location) int { return fails[a.Store] - fails[b.Store] })
+	return list
 }
 
 // storeError is an error of a store while it takes bytes. What the caller did,

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"sync"
@@ -16,74 +18,118 @@ import (
 // reopenEvery is how often a store that could not be opened is tried again.
 const reopenEvery = 5 * time.Second
 
+// openWithin bounds one try to open a store.
+const openWithin = 30 * time.Second
+
+// errNotYet is how it is with a store whose opening has begun and not ended.
+var errNotYet = errors.New("it has not answered yet")
+
 // A lateStore is a store that may be away when the gateway starts. Until it
 // could be opened everything fails with the reason; the other stores go on.
+// Whoever asks for it waits no longer than they like, and the opening, which
+// is for all, goes on.
 type lateStore struct {
 	name string
 	open func(ctx context.Context) (backends.Store, error)
 	log  *slog.Logger
 
-	mu    sync.Mutex
-	store backends.Store // nil: not yet
-	err   error          // why
-	tried time.Time
-	busy  chan struct{} // held while trying
+	life context.Context // of the tries
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu     sync.Mutex
+	store  backends.Store // nil: not yet
+	err    error          // why
+	tried  time.Time
+	trying chan struct{} // closed when the try that is under way has ended; nil: there is none
+	closed bool
 }
 
 func newLate(name string, open func(ctx context.Context) (backends.Store, error), log *slog.Logger) *lateStore {
-	return &lateStore{name: name, open: open, log: log, busy: make(chan struct{}, 1)}
+	l := &lateStore{name: name, open: open, log: log}
+	l.life, l.end = context.WithCancel(context.Background())
+	return l
 }
 
 // get returns the store, and tries to open it if nobody did of late.
 func (l *lateStore) get(ctx context.Context) (backends.Store, error) {
-	if s, done, err := l.now(); done {
-		return s, err
+	for {
+		s, trying, err := l.begin()
+		if trying == nil {
+			return s, err
+		}
+		select {
+		case <-trying:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("store %s cannot be opened: %w: %w", l.name, errNotYet, ctx.Err())
+		}
 	}
-	select {
-	case l.busy <- struct{}{}:
-		defer func() { <-l.busy }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if s, done, err := l.now(); done { // by who was waited for
-		return s, err
-	}
-	s, err := l.open(ctx)
-	l.mu.Lock()
-	first := l.tried.IsZero()
-	l.store, l.err, l.tried = s, err, time.Now()
-	l.mu.Unlock()
-	switch {
-	case err != nil && first:
-		l.log.ErrorContext(ctx, "a store cannot be opened; it is tried again, and the others are served", "store", l.name, "err", err)
-	case err == nil && !first:
-		l.log.InfoContext(ctx, "a store could be opened at last", "store", l.name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("store %s cannot be opened: %w", l.name, err)
-	}
-	return s, nil
 }
 
-// now returns what is known without trying.
-func (l *lateStore) now() (s backends.Store, done bool, err error) {
+// begin returns what is known, or begins a try and returns what says that it
+// has ended.
+func (l *lateStore) begin() (backends.Store, <-chan struct{}, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.store != nil {
-		return l.store, true, nil
+	if s, done, err := l.known(); done {
+		return s, nil, err
 	}
-	if !l.tried.IsZero() && time.Since(l.tried) < reopenEvery {
+	if l.trying == nil {
+		l.trying = make(chan struct{})
+		l.work.Go(l.try)
+	}
+	return nil, l.trying, nil
+}
+
+// known returns what is known without trying, with mu held.
+func (l *lateStore) known() (s backends.Store, done bool, err error) {
+	switch {
+	case l.store != nil:
+		return l.store, true, nil
+	case l.closed:
+		return nil, true, fmt.Errorf("store %s: %w", l.name, fs.ErrClosed)
+	case l.trying == nil && !l.tried.IsZero() && time.Since(l.tried) < reopenEvery:
 		return nil, true, fmt.Errorf("store %s cannot be opened: %w", l.name, l.err)
 	}
 	return nil, false, nil
+}
+
+// try tries once.
+func (l *lateStore) try() {
+	ctx, cancel := context.WithTimeout(l.life, openWithin)
+	defer cancel()
+	s, err := l.open(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.tried.IsZero()
+	l.store, l.err, l.tried = s, err, time.Now()
+	close(l.trying)
+	l.trying = nil
+	switch {
+	case l.closed:
+	case err != nil && first:
+		l.log.Error("a store cannot be opened; it is tried again, and the others are served", "store", l.name, "err", err)
+	case err == nil && !first:
+		l.log.Info("a store could be opened at last", "store", l.name)
+	}
+}
+
+// now returns the store, if it is there.
+func (l *lateStore) now() backends.Store {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.store
 }
 
 // state returns why the store could not be opened, or nil.
 func (l *lateStore) state() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.store != nil {
+	switch {
+	case l.store != nil:
 		return nil
+	case l.err == nil && l.trying != nil:
+		return errNotYet
 	}
 	return l.err
 }
@@ -102,11 +148,14 @@ func (l *lateStore) run(ctx context.Context) error {
 	}
 }
 
-// close closes a store that must be.
+// close gives up opening, and closes a store that must be.
 func (l *lateStore) close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c, ok := l.store.(io.Closer); ok {
+	l.closed = true
+	l.mu.Unlock()
+	l.end()
+	l.work.Wait()
+	if c, ok := l.now().(io.Closer); ok {
 		return c.Close()
 	}
 	return nil
@@ -159,7 +208,7 @@ func (l *lateStore) Usage(ctx context.Context) (backends.Usage, error) {
 
 // Capabilities tells what the server was found to do.
 func (l *lateStore) Capabilities() []backends.Capability {
-	s, _, _ := l.now()
+	s := l.now()
 	if s == nil {
 		return nil
 	}
@@ -168,7 +217,7 @@ func (l *lateStore) Capabilities() []backends.Capability {
 
 // URI says where an object is.
 func (l *lateStore) URI(key string) string {
-	s, _, _ := l.now()
+	s := l.now()
 	if s == nil {
 		return ""
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"testing"
@@ -90,6 +91,66 @@ func TestLateStoreIsAskedOnce(t *testing.T) {
 		synctest.Wait()
 		if tries != 1 {
 			t.Errorf("opened %d times", tries)
+		}
+	})
+}
+
+// TestLateStoreOutlivesItsClients: that somebody has no time says nothing of a
+// store, and does not end its opening.
+func TestLateStoreOutlivesItsClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		l := newLate("cold", func(ctx context.Context) (backends.Store, error) {
+			tries++
+			select {
+			case <-time.After(4 * time.Second):
+				return mem.New(), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}, slog.New(slog.DiscardHandler))
+		defer l.close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := l.get(ctx); !errors.Is(err, errNotYet) {
+			t.Errorf("who has no time: %v", err)
+		}
+		if err := l.state(); !errors.Is(err, errNotYet) {
+			t.Errorf("while it is opened: %v", err)
+		}
+		if _, err := l.get(t.Context()); err != nil || tries != 1 {
+			t.Errorf("the next one, after %d tries: %v", tries, err)
+		}
+		if err := l.state(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStoresThatHang: stores that do not answer delay neither a start nor a
+// stop for long.
+func TestStoresThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var list []*place
+		for range 8 {
+			list = append(list, &place{late: newLate("cold", func(ctx context.Context) (backends.Store, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}, slog.New(slog.DiscardHandler))})
+		}
+		began := time.Now()
+		if err := openFirst(t.Context(), list, slog.New(slog.DiscardHandler)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > startWithin {
+			t.Errorf("the start waited %s", took)
+		}
+		began = time.Now()
+		if err := (&places{stores: list}).close(); err != nil || time.Since(began) > time.Second {
+			t.Errorf("the stop: %v after %s", err, time.Since(began))
+		}
+		if _, err := list[0].late.get(t.Context()); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("after the stop: %v", err)
 		}
 	})
 }

@@ -59,9 +59,9 @@ type places struct {
 
 // Stores returns the stores of this gateway.
 func (ps *places) Stores(ctx context.Context) []platter.StoreInfo {
-	ps.check(ctx)
+	usage := ps.ask(ctx)
 	var out []platter.StoreInfo
-	for _, p := range ps.stores {
+	for n, p := range ps.stores {
 		i := platter.StoreInfo{
 			Name: p.name, Type: p.cfg.Type, Description: p.cfg.Description, Weight: p.cfg.Weight, Default: p.name == ps.byName,
 			Overlay: p.cfg.Engine(), Capabilities: backends.Capabilities(p.store),
@@ -72,10 +72,7 @@ func (ps *places) Stores(ctx context.Context) []platter.StoreInfo {
 				i.Durability = "gateway"
 			}
 		}
-		i.Health = p.health()
-		if i.Health.OK {
-			i.Usage, _ = backends.UsageOf(ctx, p.store) // unknown if it fails, which health will tell
-		}
+		i.Health, i.Usage = p.health(), usage[n]
 		out = append(out, i)
 	}
 	return out
@@ -85,18 +82,25 @@ func (ps *places) Stores(ctx context.Context) []platter.StoreInfo {
 // for one that does not say.
 const checkTime = 3 * time.Second
 
-// check asks every far store something harmless, so that what is told of them
-// is of now.
-func (ps *places) check(ctx context.Context) {
+// ask asks every far store something harmless, so that what is told of them is
+// of now, and all of them how full they are, which some do not know.
+func (ps *places) ask(ctx context.Context) []backends.Usage {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
+	usage := make([]backends.Usage, len(ps.stores))
 	var asked sync.WaitGroup
-	for _, p := range ps.stores {
-		if p.far != nil {
-			asked.Go(func() { p.far.Check(ctx) }) // what it finds is in its Health
-		}
+	for i, p := range ps.stores {
+		asked.Go(func() {
+			if p.far != nil {
+				p.far.Check(ctx) // what it finds is in its Health
+			}
+			if p.trouble() == nil {
+				usage[i], _ = backends.UsageOf(ctx, p.store) // unknown if it fails
+			}
+		})
 	}
 	asked.Wait()
+	return usage
 }
 
 // health is how a store answers, in the words of the API.
@@ -211,6 +215,11 @@ func (ps *places) ailing() []string {
 	return out
 }
 
+// fails tells whether a store is known not to answer.
+func (ps *places) fails(store string) bool {
+	return slices.ContainsFunc(ps.stores, func(p *place) bool { return p.name == store && p.trouble() != nil })
+}
+
 // all returns the stores by name.
 func (ps *places) all() map[string]backends.Store {
 	out := map[string]backends.Store{}
@@ -277,10 +286,10 @@ func (ps *places) close() error {
 // openPlaces opens the stores, and a cache if one of them is far.
 func (g *gateway) openPlaces(ctx context.Context) error {
 	stores, err := openStores(ctx, g.cfg, g.metrics, g.log)
-	if err != nil {
-		return err
-	}
 	g.places = &places{stores: stores, byName: g.cfg.DefaultStore, dir: g.cfg.Cache.Dir, catalog: g.catalog}
+	if err != nil {
+		return err // what was opened is closed with the gateway
+	}
 	if g.cfg.Cache.Dir == config.Off || !slices.ContainsFunc(stores, func(p *place) bool { return p.late != nil }) {
 		return nil
 	}

@@ -40,6 +40,7 @@ type gateway struct {
 	records *records
 	catalog *catalog.Catalog
 	places  *places
+	opener  *disk.Opener
 	ingest  *ingest.Ingest
 	exports *exports.Exports
 	nbd     *nbd.Server
@@ -117,16 +118,18 @@ func (g *gateway) openBytes(ctx context.Context) error {
 			return g.exports.OpenNative(ctx, img, l)
 		},
 		Activated: func(ctx context.Context, img catalog.Image) { g.exports.Pin(ctx, img) },
+		Fails:     g.places.fails,
 		Logger:    g.log, Observe: g.metrics.attempt,
 	})
 	if err != nil {
 		return err
 	}
+	g.opener = disk.New(disk.Config{Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log})
 	reserve := localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))
 	g.exports, err = exports.New(exports.Config{
 		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Ingest: g.ingest,
-		Opener: disk.New(disk.Config{Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log}),
-		Far:    g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
+		Opener: g.opener,
+		Fails:  g.places.fails, Far: g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
 		Record:         g.record,

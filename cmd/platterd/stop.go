@@ -47,6 +47,11 @@ func (g *gateway) close(end context.CancelFunc) error {
 	if g.exports != nil {
 		note(g.exports.Close())
 	}
+	if g.opener != nil { // it stores what it has learned of boots that go on
+		if err := g.opener.Close(); err != nil { // by requests that were cut, and have not noticed yet
+			g.log.Warn("disks were not closed in time", "err", err)
+		}
+	}
 	if g.places != nil {
 		note(g.places.close())
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -46,27 +48,30 @@ func openStores(ctx context.Context, cfg *config.Config, m *metrics, log *slog.L
 		})
 		p.store = p.far
 	}
-	return list, openFirst(ctx, list)
+	return list, openFirst(ctx, list, log)
 }
+
+// startWithin is how long a start waits for far stores. What has not answered
+// by then may yet.
+const startWithin = 5 * time.Second
 
 // openFirst tries every far store once, all at a time, so that a start tells
 // at once what is wrong.
-func openFirst(ctx context.Context, list []*place) error {
-	tried := make(chan struct{}, len(list))
-	n := 0
+func openFirst(ctx context.Context, list []*place, log *slog.Logger) error {
+	short, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	var tried sync.WaitGroup
 	for _, p := range list {
 		if p.late == nil {
 			continue
 		}
-		n++
-		go func() { // waited for below
-			defer func() { tried <- struct{}{} }()
-			p.late.get(ctx) // what is wrong is logged, and shown by trouble
-		}()
+		tried.Go(func() {
+			if _, err := p.late.get(short); errors.Is(err, errNotYet) && ctx.Err() == nil {
+				log.Warn("a store does not answer yet; the others are served meanwhile", "store", p.name)
+			} // other errors are logged by the try itself
+		})
 	}
-	for range n {
-		<-tried
-	}
+	tried.Wait()
 	return ctx.Err()
 }
 

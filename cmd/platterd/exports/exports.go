@@ -38,6 +38,10 @@ type Config struct {
 	Far    map[string]bool
 	Traces bool
 
+	// Fails tells whether a store is known not to answer: what another one has
+	// as well is read there. Nil: nobody knows.
+	Fails func(store string) bool
+
 	// Overlays says, by store, how overlays are kept there. A store that is
 	// not in it has them as files of this gateway.
 	Overlays map[string]Overlays

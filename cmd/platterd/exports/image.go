@@ -20,7 +20,7 @@ func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	var specs []disk.Spec
+	var specs, last []disk.Spec
 	for _, l := range img.Locations {
 		if e.cfg.Stores[l.Store] == nil {
 			continue
@@ -29,8 +29,13 @@ func (e *Exports) specs(img catalog.Image) ([]disk.Spec, error) {
 		if s.Far != nil && e.cfg.Traces {
 			s.Far.Trace = img.ID
 		}
+		if e.cfg.Fails != nil && e.cfg.Fails(l.Store) {
+			last = append(last, s)
+			continue
+		}
 		specs = append(specs, s)
 	}
+	specs = append(specs, last...)
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("no store of this gateway has the bytes of image %s; its configuration may lack one", img.ID)
 	}
