@@ -51,10 +51,27 @@ func (h *history) prefix(disk []uint64, p span) ([]int, error) {
 	}
 	for i, l := range h.lanes {
 		if least := h.least(l, p); cut[i] < least {
-			return nil, fmt.Errorf("lane %d shows %d of %d requests, and must show %d: request %+v is lost", i, cut[i], len(l.ops), least, l.ops[cut[i]])
+			return nil, fmt.Errorf("lane %d shows %d of %d requests, and must show %d: request %+v is lost; %s", i, cut[i], len(l.ops), least, l.ops[cut[i]], h.tell(states, cut, p))
 		}
 	}
 	return cut, nil
+}
+
+// tell says where all lanes are.
+func (h *history) tell(states [][]bool, cut []int, p span) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "it is %d, it was kept at %d; flushes of %v", h.clock, h.kept, h.flushes[max(0, len(h.flushes)-8):])
+	for i, l := range h.lanes {
+		last := len(l.ops)
+		for last > 0 && !states[i][last] {
+			last--
+		}
+		fmt.Fprintf(&b, "\n\tlane %d: %d of %d, looks like %d, least %d", i, cut[i], len(l.ops), last, h.least(l, p))
+		if last < len(l.ops) {
+			fmt.Fprintf(&b, "; without %+v", l.ops[last])
+		}
+	}
+	return b.String()
 }
 
 // least is how many requests of a lane must be there.
@@ -227,6 +244,7 @@ func (h *history) keep(disk []uint64, cut []int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now = slices.Clone(disk)
+	h.kept = h.clock
 	for i, l := range h.lanes {
 		l.ops = l.ops[:cut[i]]
 		h.clock++

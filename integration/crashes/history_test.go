@@ -106,6 +106,7 @@ type history struct {
 	lanes   []*lane
 	flushes []int64 // when those were sent that were acknowledged
 	clock   int64
+	kept    int64 // when the last crash was looked at that lost nothing
 	next    uint64
 	failed  error // of a request that the gateway answered with an error
 	writes  int
