@@ -27,7 +27,7 @@ cp /bin/busybox "$initrd/bin/busybox"
 cp "$here/init" "$initrd/init"
 chmod 755 "$initrd/init"
 n=10
-for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk net_failover failover virtio_net nbd; do
+for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk net_failover failover virtio_net nbd libcrc32c xfs; do
 	file=$(find "$work/kernel/lib/modules" -name "$module.ko")
 	[ -z "$file" ] || cp "$file" "$initrd/modules/$n-$module.ko"
 	n=$((n + 1))
