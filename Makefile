@@ -32,6 +32,7 @@ deps: ## install everything: also what the tests need, and libnbd's Go bindings
 unit: ## tests that need Go alone, then those with goroutines under the race detector
 	go test ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v /integration)
+	PLATTER_SCHEDULES=10000 go test -count=1 -timeout 30m ./integration/schedules
 
 integration: build ## tests with the real programs; a missing one is a failure
 	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 $(REAL)

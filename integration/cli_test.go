@@ -416,7 +416,7 @@ func TestAtATerminal(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	g := gateway.Start(t)
 	s := typed(t, g, "doctor", "-f", "value", "-c", "check", "-c", "result")
-	for _, line := range []string{"gateway ok", "catalog ok", "image_api ok", "store ok", "nbd unix ok", "nbd tcp ok", "fuse ok"} {
+	for _, line := range []string{"gateway ok", "readiness ok", "image_api ok", "store ok", "nbd unix ok", "nbd tcp ok", "fuse ok"} {
 		if !strings.Contains(s.out, strings.ReplaceAll(line, "_", " ")+"\n") {
 			t.Errorf("doctor lacks %q:\n%s", line, s.out)
 		}

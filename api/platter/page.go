@@ -26,6 +26,9 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	}
 	for key, values := range q {
 		if !slices.Contains(known, key) {
+			if len(known) == 0 {
+				return nil, badRequest("There is no parameter %.64q here, nor any other.", key)
+			}
 			return nil, badRequest("There is no parameter %.64q here; there are %q.", key, known)
 		}
 		if len(values) != 1 {

@@ -143,6 +143,9 @@ func state(ok bool, otherwise string) string {
 }
 
 func (s *Server) listStores(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
 	if err := s.allow(r.Context(), "platter:get_stores", wire.Target{Kind: "store"}); err != nil {
 		return err
 	}
@@ -174,6 +177,9 @@ func viewStore(i StoreInfo) storeView {
 }
 
 func (s *Server) showCache(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
 	if err := s.allow(r.Context(), "platter:get_cache", wire.Target{Kind: "cache"}); err != nil {
 		return err
 	}
@@ -227,6 +233,9 @@ func (s *Server) dropCached(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
 	img, err := s.traced(r)
 	if err != nil {
 		return err
