@@ -317,6 +317,11 @@ func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
 	if img.Protected {
 		return wire.Errorf(http.StatusForbidden, "Image %s is protected and cannot be deleted. Set protected to false first.", img.ID)
 	}
+	if s.cfg.Deletable != nil {
+		if err := s.cfg.Deletable(ctx, img); err != nil {
+			return err
+		}
+	}
 	if _, err := s.cfg.Catalog.DeleteImage(ctx, img.ID); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = noImage(img.ID)

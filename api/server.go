@@ -53,6 +53,10 @@ type Config struct {
 	Ready  func() error    // what /readyz asks; nil: the catalog
 	Ailing func() []string // what else is wrong, for whoever looks at /readyz; nil: nothing
 
+	// Deletable tells why the bytes of an image cannot be deleted, which only
+	// their store knows; nil: nothing hinders.
+	Deletable func(ctx context.Context, img catalog.Image) error
+
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence
 	Observe func(Request)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -223,6 +224,31 @@ func TestMethods(t *testing.T) {
 }
 
 // TestUnknownImage asks every route below an image for one that is not there.
+// TestDeleteInUse: what its store says that others need stays, with the answer
+// of the Image API.
+func TestDeleteInUse(t *testing.T) {
+	busy := true
+	s, _ := newServer(t, func(cfg *Config) {
+		cfg.Deletable = func(_ context.Context, img catalog.Image) error {
+			if busy {
+				return fmt.Errorf("image %s: %w: 2 clones need it", img.ID, ingest.ErrInUse)
+			}
+			return nil
+		}
+	})
+	id := create(t, s, `{"disk_format":"raw","container_format":"bare"}`)
+	if w := do(s, "DELETE", "/v2/images/"+id, ""); w.Code != 409 || !strings.Contains(w.Body.String(), "2 clones") {
+		t.Errorf("in use: %d %s", w.Code, w.Body)
+	}
+	if w := do(s, "GET", "/v2/images/"+id, ""); w.Code != 200 {
+		t.Errorf("a refused delete: %d %s", w.Code, w.Body)
+	}
+	busy = false
+	if w := do(s, "DELETE", "/v2/images/"+id, ""); w.Code != 204 {
+		t.Errorf("free again: %d %s", w.Code, w.Body)
+	}
+}
+
 func TestUnknownImage(t *testing.T) {
 	s, _ := newServer(t, nil)
 	for _, route := range s.Routes() {

@@ -47,6 +47,23 @@ func URI(s Store, key string) string {
 	return ""
 }
 
+// A Keeper is a Store in which others may stand on an object, such as clones,
+// that nobody but the store knows of. While they do it cannot be deleted.
+type Keeper interface {
+	// Free returns syscall.EBUSY, wrapped, while a Delete of key would, too. An
+	// object that is not there is free.
+	Free(ctx context.Context, key string) error
+}
+
+// Free tells whether an object could be deleted now, as far as the Store knows:
+// it is syscall.EBUSY, wrapped, while others need it.
+func Free(ctx context.Context, s Store, key string) error {
+	if k, ok := s.(Keeper); ok {
+		return k.Free(ctx, key)
+	}
+	return nil
+}
+
 // A Copier is a Store that can take an object of another one without the bytes
 // passing through here.
 type Copier interface {

@@ -50,6 +50,9 @@ var (
 	// is not the caller's: it does not answer, or does not let us in.
 	ErrAway = errors.New("the store cannot be used now")
 
+	// ErrInUse is an image that others need in a way that only its store knows.
+	ErrInUse = errors.New("the image cannot be deleted because it is in use through the backend store outside of this service")
+
 	// ErrBody is a body that broke off, or is not as long as was announced.
 	ErrBody = errors.New("the upload is incomplete")
 )

@@ -182,6 +182,32 @@ func (in *Ingest) Open(ctx context.Context, img catalog.Image) (block.ReadCloser
 	return nil, fmt.Errorf("ingest: open image %s: %w: %v", img.ID, ErrAway, err)
 }
 
+// freeTime bounds how long a store is asked who needs an object: one that is
+// away is no reason not to delete.
+const freeTime = 5 * time.Second
+
+// Deletable is an ErrInUse while something that only a store knows of needs the
+// bytes of an image, such as clones that others made. What the catalog knows of
+// it sees to itself.
+func (in *Ingest) Deletable(ctx context.Context, img catalog.Image) error {
+	list, err := in.cfg.Catalog.Overlays(ctx, catalog.OverlayQuery{ImageID: img.ID})
+	if err != nil || len(list) > 0 {
+		return err // those may be the clones, and the catalog names them
+	}
+	ctx, cancel := context.WithTimeout(ctx, freeTime)
+	defer cancel()
+	for _, l := range img.Locations {
+		s := in.cfg.Stores[l.Store]
+		if s == nil || in.cfg.Fails != nil && in.cfg.Fails(l.Store) {
+			continue
+		}
+		if err := backends.Free(ctx, s, l.Key); errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("image %s: %w: %v", img.ID, ErrInUse, err)
+		}
+	}
+	return nil
+}
+
 // ordered returns locations with those in stores that fail at the end.
 func (in *Ingest) ordered(list []catalog.Location) []catalog.Location {
 	if in.cfg.Fails == nil || len(list) < 2 {

@@ -97,6 +97,7 @@ func statusTable() []statusRow {
 		{ingest.ErrFormatsUnset, http.StatusBadRequest},
 		{ingest.ErrStore, http.StatusBadRequest},
 		{ingest.ErrBody, http.StatusBadRequest},
+		{ingest.ErrInUse, http.StatusConflict},
 		{ingest.ErrAway, http.StatusServiceUnavailable},
 		{fs.ErrNotExist, http.StatusNotFound},
 		{fs.ErrExist, http.StatusConflict},

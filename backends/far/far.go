@@ -185,6 +185,9 @@ func (s *Store) Usage(ctx context.Context) (backends.Usage, error) {
 	return backends.UsageOf(ctx, s.store)
 }
 
+// Free tells whether an object could be deleted now.
+func (s *Store) Free(ctx context.Context, key string) error { return backends.Free(ctx, s.store, key) }
+
 // Capabilities tells what the server was found to do.
 func (s *Store) Capabilities() []backends.Capability { return backends.Capabilities(s.store) }
 

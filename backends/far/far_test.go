@@ -417,6 +417,7 @@ type able struct {
 
 func (a *able) Capabilities() []backends.Capability { return []backends.Capability{{Name: "x"}} }
 func (a *able) URI(key string) string               { return "able://" + key }
+func (a *able) Free(context.Context, string) error  { return syscall.EBUSY }
 func (a *able) CopyFrom(_ context.Context, _ string, from backends.Store, _ string) error {
 	a.from = from
 	return nil
@@ -437,7 +438,13 @@ func TestAbilities(t *testing.T) {
 	if err := backends.Copy(t.Context(), s, "k", far.New(b, far.Config{}), "k", nil); err != nil || a.from != b {
 		t.Errorf("Copy from %v, %v: want the store itself", a.from, err)
 	}
+	if err := backends.Free(t.Context(), s, "k"); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("Free = %v", err)
+	}
 	plain := far.New(mem.New(), far.Config{})
+	if err := backends.Free(t.Context(), plain, "k"); err != nil {
+		t.Errorf("Free of a store that does not know = %v", err)
+	}
 	if err := storetest.Put(t.Context(), plain, "k", -1, []byte("text")); err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,9 @@ func (*Store) Create(context.Context, string, int64) (backends.Writer, error) { 
 // Delete removes an object.
 func (*Store) Delete(context.Context, string) error { return errAbsent }
 
+// Free tells whether an object could be deleted now.
+func (*Store) Free(context.Context, string) error { return errAbsent }
+
 // Usage returns the size of the pool's cluster and what is left of it.
 func (*Store) Usage(context.Context) (backends.Usage, error) { return backends.Usage{}, errAbsent }
 

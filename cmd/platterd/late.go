@@ -188,6 +188,15 @@ func (l *lateStore) Delete(ctx context.Context, key string) error {
 	return s.Delete(ctx, key)
 }
 
+// Free tells whether an object could be deleted now.
+func (l *lateStore) Free(ctx context.Context, key string) error {
+	s, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	return backends.Free(ctx, s, key)
+}
+
 // List yields the objects of a store that can list.
 func (l *lateStore) List(ctx context.Context) iter.Seq2[backends.Entry, error] {
 	s, err := l.get(ctx)

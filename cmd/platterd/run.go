@@ -285,7 +285,8 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
 		Stores: g.namedStores(), Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.places.ailing,
-		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
+		Deletable: g.ingest.Deletable,
+		Observe:   func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})
 	if err != nil {
 		return nil, err

@@ -30,6 +30,12 @@ func TestDeleteWithClones(t *testing.T) {
 				s := open(t, cfg)
 				data := sparse(10 << 20)
 				clone(t, s, "o", data, 0)
+				if err := s.Free(ctx, "base-of-o"); errors.Is(err, syscall.EBUSY) == trash || trash && err != nil {
+					t.Errorf("Free of what has a clone, trash %t = %v", trash, err)
+				}
+				if err := errors.Join(s.Free(ctx, "nothing"), s.Free(ctx, "o")); err != nil {
+					t.Errorf("Free of what nobody needs = %v", err)
+				}
 				err := s.Delete(ctx, "base-of-o")
 				if !trash {
 					if !errors.Is(err, syscall.EBUSY) {
