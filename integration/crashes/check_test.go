@@ -250,7 +250,7 @@ func (h *history) keep(disk []uint64, cut []int) {
 		h.clock++
 		for k := range l.ops { // whatever is seen is there before what comes now
 			if l.ops[k].acked == 0 {
-				l.ops[k].acked = h.clock
+				l.ops[k].acked, l.ops[k].fua = h.clock, false
 			}
 		}
 	}
