@@ -15,6 +15,10 @@ const lowSpace = 5
 // places looks at the stores and the cache of a gateway.
 func (d *diagnosis) places(ctx context.Context, cl *client.Client) {
 	stores, err := cl.Stores(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		d.warn("stores", "the gateway does not tell of its stores: it is older than this program, so upgrade it")
+		return
+	}
 	if err != nil {
 		d.trouble("stores", "cannot list the stores", err)
 		return

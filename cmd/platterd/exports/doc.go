@@ -32,6 +32,13 @@
 // not finish is a failed task, its image is removed, its snapshot forgotten.
 // Every overlay's file is opened once, which repairs it.
 //
+// An overlay in a shared store stays this gateway's until settle, or a client
+// that is faster, has opened it and brought over what its journal holds.
+// Whoever opens one that was not closed well, another gateway included, makes
+// its record say which snapshots there are. What cannot be opened is given
+// back, unless somebody left it unclean. A journal whose overlay has no record
+// any more stays for a day.
+//
 // # Locks
 //
 // In this order: an overlay's keyed lock (create, attach, detach, delete), then

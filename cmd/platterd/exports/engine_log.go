@@ -145,7 +145,11 @@ func (l logs) remove(ctx context.Context, ov catalog.Overlay) error {
 	}
 	cfg := l.config(ov, nil)
 	keys, err := objectlog.Objects(ctx, cfg)
-	if err != nil {
+	if errors.Is(err, objectlog.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+		// It will never be better, and what is damaged must go, too.
+		l.e.log.ErrorContext(ctx, "an overlay that is damaged is deleted, and not all its objects are known; delete what is left under its prefix",
+			"overlay", ov.ID, "store", l.store, "prefix", cfg.Prefix, "err", err)
+	} else if err != nil {
 		return fmt.Errorf("list the objects of overlay %s: %w", ov.ID, err)
 	}
 	garbage := make([]catalog.Garbage, 0, len(keys))

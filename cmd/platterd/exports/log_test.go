@@ -279,6 +279,30 @@ func TestDeleteElsewhere(t *testing.T) {
 	}
 }
 
+// TestDeleteDamaged: an overlay of which nobody can say what belongs to it can
+// still be deleted.
+func TestDeleteDamaged(t *testing.T) {
+	c := newCluster(t)
+	a := c.gateway("a")
+	ov := a.overlay(a.image("raw", noise(diskSize, 1)), 0)
+	taken, err := a.cat.TakeOverlay(t.Context(), ov.ID, catalog.Take{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.cat.CommitHead(t.Context(), ov.ID, catalog.OverlayHead{Epoch: taken.Epoch, Sequence: 99, Data: []byte("\x02nonsense")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.e.Open(t.Context(), first, "overlay/"+ov.ID); !errors.Is(err, objectlog.ErrCorrupt) {
+		t.Errorf("open: %v", err)
+	}
+	if err := a.e.DeleteOverlay(t.Context(), ov.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.cat.Overlay(t.Context(), ov.ID); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("deleted, and still there: %v", err)
+	}
+}
+
 // TestDetachDead: an attachment of a gateway that is gone can be detached at
 // any other; else nobody could ever write to its overlay again.
 func TestDetachDead(t *testing.T) {
