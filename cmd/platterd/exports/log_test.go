@@ -130,6 +130,30 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// TestLostDisk: a gateway that has lost its disk says so when somebody attaches
+// what was in its journal, and not only when they open it.
+func TestLostDisk(t *testing.T) {
+	c := newCluster(t)
+	a := c.gateway("a")
+	ov, disk := c.dirty(a)
+	c.kill(a)
+	c.logs.set(false, false)
+	again := c.gateway("a") // on an empty disk
+	_, err := again.e.Attach(t.Context(), platter.AttachRequest{Overlay: &ov, Mode: catalog.AttachRW, Transport: "unix"})
+	if err == nil || wire.StatusOf(err) != 409 || !strings.Contains(err.Error(), "accept_loss") {
+		t.Errorf("attaching what was in a journal that is lost: %v", err)
+	}
+	att, err := again.e.Attach(t.Context(), platter.AttachRequest{Overlay: &ov, Mode: catalog.AttachRW, Transport: "unix", AcceptLoss: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := again.open(first, exportOf(att))
+	if got := again.read(x.Disk); !bytes.Equal(got[:4096], disk[:4096]) {
+		t.Error("the disk is none that the store can have had")
+	}
+	again.close(x)
+}
+
 // TestSettle: after kill -9 the gateway brings over what its journals hold, and
 // gives the overlays back, without anybody asking.
 func TestSettle(t *testing.T) {

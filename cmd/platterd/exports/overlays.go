@@ -126,9 +126,10 @@ func (e *Exports) moves(ov catalog.Overlay) bool {
 
 // reach makes sure that this gateway may have an overlay that another one
 // owned last: that one must be gone, and if its journal holds what nobody else
-// has, accept must say that this may be lost.
+// has, accept must say that this may be lost. So it must if this one's own
+// journal is gone.
 func (e *Exports) reach(ctx context.Context, ov catalog.Overlay, accept bool) error {
-	if e.local(ov) && !accept {
+	if e.local(ov) && !accept && (!ov.Dirty || e.isOpen(ov.ID)) {
 		return nil
 	}
 	d, err := e.acquire(ctx, ov.ID, func(ctx context.Context, d *shared) error {
