@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -78,7 +79,14 @@ func (r *rig) faulty() *catalogtest.Faulty { return r.kv.(*catalogtest.Faulty) }
 // sees waits until a gateway knows what another one does.
 func (r *rig) sees(other *rig) {
 	r.t.Helper()
-	eventually(r.t, "the catalog to follow", func() bool { return r.cat.Revision() >= other.cat.Revision() })
+	eventually(r.t, "the catalog to follow", func() bool { return reflect.DeepEqual(r.knows(), other.knows()) })
+}
+
+// knows is what a gateway has heard of so far, what it did itself included.
+func (r *rig) knows() (all [2]any) {
+	all[0], _ = r.cat.Overlays(context.Background(), catalog.OverlayQuery{})
+	all[1], _ = r.cat.Attachments(context.Background(), catalog.AttachmentQuery{})
+	return all
 }
 
 // eventually waits for something that others bring about.
