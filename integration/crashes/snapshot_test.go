@@ -1,4 +1,4 @@
-//go:build integration && rbd
+//go:build integration
 
 package crashes
 
