@@ -24,6 +24,7 @@ func TestStoreAway(t *testing.T) {
 		a.run(times(3, 60))
 	})
 	t.Run("catalog", func(t *testing.T) { // also for longer than the lease
+		t.Parallel()
 		e := servers.StartEtcd(t, 1)
 		g := gateway.Start(t, flags(append(inVersity(t), "PLATTER_CATALOG_ETCD="+e.Endpoints[0], "PLATTER_CATALOG_LEASE=3s")...)...)
 		a := &absence{rig: newRig(t, g, true, "raw"), store: e.Members[0], stays: true, most: 6000}
@@ -33,6 +34,7 @@ func TestStoreAway(t *testing.T) {
 }
 
 func awayS3(t *testing.T, more ...string) {
+	t.Parallel()
 	v := servers.StartVersity(t, servers.VersityConfig{})
 	v.MakeBucket(t, "away")
 	g := gateway.Start(t, append(gateway.S3Store(v.S3, "away"), flags(more...)...)...)
