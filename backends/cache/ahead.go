@@ -80,7 +80,7 @@ func (h *ahead) stream(a, b int64) *stream {
 func (s *session) follow(a, b int64) {
 	h := &s.ahead
 	st := h.stream(a, b)
-	if st.reads < steadyReads || st.run < steadyGrains {
+	if st.reads < steadyReads || st.run < steadyGrains || s.obj.cache.backlog.long() {
 		return
 	}
 	window := min(st.run, h.limit, h.credit/grainSize)

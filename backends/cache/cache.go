@@ -19,7 +19,7 @@
 // evicted. DESIGN.md tells what is where on the disk, and why.
 //
 // Locks, in the order in which they may be held: session.mu or unit.mu, then
-// Cache.mu; gate.mu and those of health and pace are held alone or last. A
+// Cache.mu; gate.mu and those of backlog, health and pace are held alone or last. A
 // hit takes none.
 package cache
 
@@ -100,6 +100,7 @@ type Cache struct {
 	cfg     Config
 	log     *slog.Logger
 	gate    *gate
+	backlog *backlog
 	health  health
 	loaded  sumRing
 	scratch scratch
@@ -132,7 +133,7 @@ func Open(cfg Config) (*Cache, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Cache{
-		cfg: cfg, log: cfg.Logger, gate: newGate(cfg.Parallel),
+		cfg: cfg, log: cfg.Logger, gate: newGate(cfg.Parallel), backlog: newBacklog(cfg.Size),
 		objects: make(map[string]*object), paces: make(map[string]*pace),
 		space: newSpace(cfg.Size),
 	}

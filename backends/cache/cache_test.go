@@ -136,6 +136,7 @@ func TestSmallCache(t *testing.T) {
 	c := open(t, cache.Config{Size: 1 << 20})
 	r := reader(t, c, "o", f)
 	blocktest.TestReader(t, r, f.data)
+	settled(c)
 	if s := c.Stats(); s.Used > s.Size || s.Evicted == 0 || s.Corrupt != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -213,7 +214,7 @@ func TestBound(t *testing.T) {
 
 // settled waits until what was fetched is kept.
 func settled(c *cache.Cache) {
-	for s := c.Stats(); s.Running+s.Waiting > 0; s = c.Stats() {
+	for s := c.Stats(); s.Running+s.Waiting > 0 || s.Unkept > 0; s = c.Stats() {
 		time.Sleep(time.Millisecond)
 	}
 }

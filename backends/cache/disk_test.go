@@ -43,12 +43,13 @@ func TestScan(t *testing.T) {
 			t.Fatalf("%d bytes are used of %d", st.Used, st.Size)
 		}
 	}
+	settled(c)
 	before := hot.bytes.Load()
 	read(t, h, hot, 0, 8<<20)
 	if n := hot.bytes.Load() - before; n > 0 {
 		t.Errorf("the scan drove %d bytes out", n)
 	}
-	if st := c.Stats(); st.Evicted < 90<<20 || st.Skipped > 0 {
+	if st := c.Stats(); st.Evicted+st.Skipped < 90<<20 {
 		t.Errorf("%+v", st)
 	}
 }

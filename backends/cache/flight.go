@@ -1,8 +1,10 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,8 @@ import (
 type flight struct {
 	a, b   int64 // the grains it fetches
 	ticket ticket
+	must   bool // it is fetched in advance, and so in vain if it is not kept
+	asked  bool // somebody asked for that, and must not ask faster than the disk takes it
 	cancel context.CancelFunc
 	refs   atomic.Int32 // its own, and one for each who copies out of buf
 
@@ -41,6 +45,12 @@ func (s *grainSet) each(from, to int, do func(b *bitmap, from, to int) int64) (s
 	return sum
 }
 
+// any tells whether a bit of [0, to) is set.
+func (s *grainSet) any(to int) (found bool) {
+	s.runs(to, func(int, int) { found = true })
+	return found
+}
+
 // runs calls do with every run of bits in [0, to).
 func (s *grainSet) runs(to int, do func(from, to int)) {
 	for from := 0; from < to; {
@@ -55,7 +65,7 @@ func (s *grainSet) runs(to int, do func(from, to int)) {
 }
 
 func newFlight(a, b int64, q *quota, behind bool) *flight {
-	f := &flight{a: a, b: b, done: make(chan struct{}),
+	f := &flight{a: a, b: b, must: behind, done: make(chan struct{}),
 		ticket: ticket{of: q, behind: behind, ready: make(chan struct{})}}
 	f.refs.Store(1)
 	return f
@@ -75,13 +85,13 @@ func (s *session) fly(ctx context.Context, f *flight) {
 	c := s.obj.cache
 	buf, err := []byte(nil), c.gate.enter(ctx, &f.ticket)
 	if err == nil {
-		defer c.gate.leave(&f.ticket)
 		n := &s.obj.count
 		n.fetches.Add(1)
 		if buf, err = s.fetch(ctx, f); err == nil {
 			n.farBytes.Add(int64(len(buf)))
 		} else {
 			n.farErrors.Add(1)
+			c.gate.leave(&f.ticket)
 		}
 	}
 	if err != nil {
@@ -92,9 +102,31 @@ func (s *session) fly(ctx context.Context, f *flight) {
 	}
 	f.buf = buf
 	close(f.done)
-	s.keep(f.a, f.buf)
-	s.land(f)
-	s.settle(f)
+	runtime.Gosched() // who waited goes first: to keep it takes longer than to use it
+	if !f.asked {
+		c.gate.leave(&f.ticket)
+	}
+	if s.toKeep(f) {
+		c.backlog.write(len(buf), func() { s.keep(f.a, buf) })
+		s.land(f)
+		s.settle(f)
+	}
+	if f.asked {
+		c.gate.leave(&f.ticket)
+	}
+}
+
+// toKeep adds what f has fetched to the backlog. If there is no room it lands
+// f, and returns false.
+func (s *session) toKeep(f *flight) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.obj.cache.backlog.add(len(f.buf), f.must || f.pin.any(int(f.b-f.a))) {
+		return true
+	}
+	s.obj.count.skipped.Add(int64(len(f.buf)))
+	s.remove(f)
+	return false
 }
 
 // land takes f out of the list. From here on, what it fetched is found on the
@@ -102,7 +134,21 @@ func (s *session) fly(ctx context.Context, f *flight) {
 func (s *session) land(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights = slices.DeleteFunc(s.flights, func(other *flight) bool { return other == f })
+	s.remove(f)
+}
+
+// remove is land for who holds s.mu.
+func (s *session) remove(f *flight) {
+	if i := s.behind(f.a); i < len(s.flights) && s.flights[i] == f {
+		s.flights = slices.Delete(s.flights, i, i+1)
+	}
+}
+
+// behind returns the place in the list of the first flight that ends behind
+// grain g. The caller holds s.mu.
+func (s *session) behind(g int64) int {
+	i, _ := slices.BinarySearchFunc(s.flights, g+1, func(f *flight, end int64) int { return cmp.Compare(f.b, end) })
+	return i
 }
 
 // settle does what remains to be done with what f fetched and kept.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -24,7 +25,7 @@ type session struct {
 	far   block.ReadCloser
 
 	mu      sync.Mutex
-	flights []*flight // under way, no two of them overlapping
+	flights []*flight // under way, in order, no two of them overlapping
 	ahead   ahead
 	extents extents
 	closed  bool
@@ -239,16 +240,15 @@ func (s *session) cover(ctx context.Context, flights []*flight, lo, hi int64, wh
 // flying returns the flight that fetches grain g or, if there is none, where
 // the next begins.
 func (s *session) flying(g int64) (*flight, int64) {
-	next := s.obj.grains()
-	for _, f := range s.flights {
-		if f.a <= g && g < f.b {
-			return f, f.a
-		}
-		if f.a > g {
-			next = min(next, f.a)
-		}
+	i := s.behind(g)
+	if i == len(s.flights) {
+		return nil, s.obj.grains()
 	}
-	return nil, next
+	f := s.flights[i]
+	if f.a <= g {
+		return f, f.a
+	}
+	return nil, f.a
 }
 
 // join takes part in a flight that is under way.
@@ -274,6 +274,7 @@ func (s *session) begin(ctx context.Context, a, b int64, why purpose) *flight {
 		lo, hi = s.round(a, b)
 	}
 	f := newFlight(lo, hi, &s.quota, why.behind)
+	f.asked = why.behind
 	f.fresh.set(0, int(a-lo))
 	f.fresh.set(int(b-lo), int(hi-lo))
 	f.shared.Store(hi-lo > b-a)
@@ -290,6 +291,6 @@ func (s *session) begin(ctx context.Context, a, b int64, why purpose) *flight {
 // launch has f fetch, whatever becomes of the caller. The caller holds s.mu.
 func (s *session) launch(ctx context.Context, f *flight) {
 	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.flights = append(s.flights, f)
+	s.flights = slices.Insert(s.flights, s.behind(f.a), f)
 	s.work.Go(func() { s.fly(ctx, f) })
 }

@@ -24,6 +24,7 @@ type Stats struct {
 	Corrupt      int64 // grains that did not agree with their digest
 	Evicted      int64 // bytes
 	Skipped      int64 // bytes that were fetched and could not be kept
+	Unkept       int64 // bytes that were fetched and are still to be written to the disk
 
 	Running, Waiting int    // fetches now
 	Degraded         string // why nothing is kept at present, or ""
@@ -79,6 +80,7 @@ func (c *Cache) Stats() Stats {
 	}
 	c.mu.Unlock()
 	s.Running, s.Waiting = c.gate.load()
+	s.Unkept = c.backlog.load()
 	s.Degraded = c.health.reason()
 	return s
 }
