@@ -5,7 +5,9 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,7 +183,16 @@ func TestNBDConformance(t *testing.T) {
 			}
 		})
 	}
-	if out := tool(t, "curl", "-s", g.Debug+"/debug/nbd"); strings.Contains(out, "attach/") {
+	resp, err := http.Get(g.Debug + "/debug/nbd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := string(page); strings.Contains(out, "attach/") {
 		t.Errorf("a token is told to operators:\n%s", out)
 	}
 	if log := g.Log(); strings.Contains(log, "panic") || strings.Contains(log, "attach/") {
