@@ -153,7 +153,11 @@ func (s *Store) Remove(ctx context.Context, key string) error {
 }
 
 func (s *Store) removeOverlay(c *conn, name string) error {
-	if err := s.fence(c, name); err != nil {
+	err := s.fence(c, name)
+	if errors.Is(explain(err), fs.ErrNotExist) {
+		return removeRest(c, name)
+	}
+	if err != nil {
 		return err
 	}
 	im, err := rbd.OpenImage(c.io, name, rbd.NoSnapshot)

@@ -32,6 +32,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 func (s *Store) remove(c *conn, name string) error {
 	clones, err := usersOf(c, name)
+	if errors.Is(explain(err), fs.ErrNotExist) {
+		return removeRest(c, name)
+	}
 	if err != nil {
 		return err
 	}
@@ -57,6 +60,11 @@ func (s *Store) remove(c *conn, name string) error {
 	}
 	return err
 }
+
+// removeRest removes an image that cannot be opened since there is none. The
+// name may be taken all the same, by one that was half made or half removed
+// when its client died; else it is fs.ErrNotExist.
+func removeRest(c *conn, name string) error { return rbd.RemoveImage(c.io, name) }
 
 // scrap removes an image that was not finished. It may have its snapshot all
 // the same: whose making was not answered in time.
