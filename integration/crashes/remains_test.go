@@ -3,6 +3,8 @@
 package crashes
 
 import (
+	"context"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -86,4 +88,64 @@ func TestSnapshotHalfRemoved(t *testing.T) {
 	if left := c.Command(t, "rbd", "ls", pool); left != "" {
 		t.Errorf("what is left: %s", left)
 	}
+}
+
+// dropHeader removes the last thing that is made of an image and that is
+// removed of it, but for its name.
+const dropHeader = `
+import rados, sys
+cluster = rados.Rados(conffile=sys.argv[1])
+cluster.connect()
+io = cluster.open_ioctx(sys.argv[2])
+io.remove_object("rbd_header." + io.read("rbd_id." + sys.argv[3])[4:].decode())
+`
+
+// TestImageHalfMade wants the names of images to be free again that were half
+// made or half removed when their client died.
+func TestImageHalfMade(t *testing.T) {
+	ctx, c := t.Context(), ceph(t)
+	pool := place()
+	c.AddPool(t, pool)
+	s, err := rbd.Open(ctx, rbd.Config{Pool: pool, Conf: c.Conf, User: c.User, Keyring: c.Keyring})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	half := func(image string) {
+		t.Helper()
+		c.Command(t, "rbd", "create", "--size", "1M", pool+"/"+image)
+		if out, err := exec.Command("/usr/bin/python3", "-c", dropHeader, c.Conf, pool, image).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	half("object")
+	if err := s.Delete(ctx, "object"); err != nil {
+		t.Errorf("delete an object: %v", err)
+	}
+	half("overlay")
+	if err := s.Remove(ctx, "overlay"); err != nil {
+		t.Errorf("remove an overlay: %v", err)
+	}
+	if left := c.Command(t, "rbd", "ls", pool); left != "" {
+		t.Errorf("what is left: %s", left)
+	}
+	half("parent")
+	if err := s.Materialize(ctx, "parent", empty{}, nil); err != nil {
+		t.Errorf("make an object in the place of a half one: %v", err)
+	}
+	for _, gone := range []string{"object", "none"} {
+		if err := errors.Join(s.Delete(ctx, gone), s.Remove(ctx, gone)); err != nil {
+			t.Errorf("delete nothing: %v", err)
+		}
+	}
+}
+
+// empty is a disk of 4096 zeros.
+type empty struct{}
+
+func (empty) Size() int64 { return 4096 }
+
+func (empty) ReadAt(_ context.Context, p []byte, _ int64) error {
+	clear(p)
+	return nil
 }
