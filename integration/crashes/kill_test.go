@@ -242,7 +242,7 @@ func (k *killer) sweep(env []string) {
 	}
 	left := leftIn(t, env)
 	start := time.Now()
-	for len(left()) > 0 {
+	for strings.Join(left(), "") != "" {
 		if time.Since(start) > 90*time.Second {
 			t.Fatalf("%d objects are left in the store: %.2000s%s", len(left()), strings.Join(left(), " "), about(t, env, left()))
 		}
@@ -271,8 +271,8 @@ func about(t *testing.T, env, images []string) (text string) {
 func leftIn(t *testing.T, env []string) func() []string {
 	for _, kv := range env {
 		if pool, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_POOL="); ok {
-			return func() []string {
-				return strings.Fields(ceph(t).Command(t, "rbd", "ls", pool) + ceph(t).Command(t, "rbd", "trash", "ls", "--all", pool))
+			return func() []string { // names, and those in the trash with their ids before them
+				return strings.Split(strings.TrimSpace(ceph(t).Command(t, "rbd", "ls", pool)+ceph(t).Command(t, "rbd", "trash", "ls", "--all", pool)), "\n")
 			}
 		}
 		if bucket, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_BUCKET="); ok {
