@@ -6,10 +6,13 @@
 // errors. Each key KEY of section SECTION can come from the variable
 // PLATTER_SECTION_KEY (in capitals), keys without a section from PLATTER_KEY,
 // keys of a store NAME from PLATTER_STORES_NAME_KEY. Each secret x can be
-// given as x_file, the name of a file that holds it.
+// given as x_file, the name of a file that holds it. Lists of tables, such as
+// [[nbd.clients]], come from the file alone.
 package config
 
 import (
+	"net"
+	"net/url"
 	"path/filepath"
 	"time"
 )
@@ -47,19 +50,52 @@ type API struct {
 	AllowedHosts   []string `toml:"allowed_hosts"`   // further Host names taken with auth none
 }
 
-// NBD is the block device door.
+// NBD is the block device door. What it serves over the network is plain TCP
+// with tls = "off", TLS only with "required", and what the client asks for with
+// "optional". Outside loopback, plain TCP is refused unless allow_plain_tcp
+// says that it may be. The socket never needs TLS: its mode and group say who
+// may use it.
+//
+//	[nbd]
+//	listen = "0.0.0.0:10809"
+//	tls = "required"
+//	tls_cert = "/etc/platter/nbd.crt"     # read again when it changes
+//	tls_key = "/etc/platter/nbd.key"
+//	tls_client_ca = "/etc/platter/ca.crt" # a client needs a certificate of this authority
+//
+//	[[nbd.clients]]
+//	name = "hv-*.example.org"
+//	exports = ["attach/*"]
+//	mode = "rw"
 type NBD struct {
 	Listen          string   `toml:"listen"`           // default 127.0.0.1:10809
+	PublicEndpoint  string   `toml:"public_endpoint"`  // HOST:PORT that clients elsewhere are told; default: listen, with the host of api.public_endpoint if it listens everywhere
 	Socket          string   `toml:"socket"`           // default DATA/nbd.sock
 	SocketGroup     string   `toml:"socket_group"`     // default: the daemon's own
+	SocketMode      Mode     `toml:"socket_mode"`      // default "0660"
 	AllowPlainTCP   bool     `toml:"allow_plain_tcp"`  // listen outside loopback without TLS
 	TLS             string   `toml:"tls"`              // off (default), optional, required
-	TLSCert         string   `toml:"tls_cert"`         // PEM file
+	TLSMin          string   `toml:"tls_min"`          // oldest version taken: 1.2 (default), 1.3
+	TLSCert         string   `toml:"tls_cert"`         // PEM file, the server's certificate and those that lead to its authority
 	TLSKey          string   `toml:"tls_key"`          // PEM file
-	TLSClientCA     string   `toml:"tls_client_ca"`    // PEM file
+	TLSClientCA     string   `toml:"tls_client_ca"`    // PEM file; with it, TLS needs a client certificate of these authorities
 	MaxConnections  int      `toml:"max_connections"`  // default 1024
 	MaxPerClient    int      `toml:"max_per_client"`   // default 256
+	MaxInFlight     Size     `toml:"max_in_flight"`    // memory of requests under way, all clients together; default 256MiB
 	HandshakeWithin Duration `toml:"handshake_within"` // default 10s
+
+	// Clients says what client certificates may open; a certificate may what
+	// any rule that fits it allows. Without rules, each that was verified may
+	// open everything. With rules, plain TCP opens nothing.
+	Clients []NBDClient `toml:"clients"`
+}
+
+// An NBDClient is a rule for client certificates. In its patterns "*" stands
+// for any number of characters, also for "/", and "?" for one.
+type NBDClient struct {
+	Name    string   `toml:"name"`    // fits the certificate's common name or one of its DNS names
+	Exports []string `toml:"exports"` // fit names of exports, such as "attach/*"; "*" fits all
+	Mode    string   `toml:"mode"`    // ro (default): may only read; rw
 }
 
 // FUSE is the file tree.
@@ -217,6 +253,10 @@ func (c *Config) setDefaults() {
 	text(&c.NBD.Listen, "127.0.0.1:10809")
 	text(&c.NBD.Socket, filepath.Join(c.DataDir, "nbd.sock"))
 	text(&c.NBD.TLS, Off)
+	text(&c.NBD.TLSMin, "1.2")
+	for i := range c.NBD.Clients {
+		text(&c.NBD.Clients[i].Mode, "ro")
+	}
 	text(&c.FUSE.Mount, filepath.Join(c.DataDir, "mnt"))
 	text(&c.Debug.Listen, "127.0.0.1:9293")
 	text(&c.Catalog.Prefix, "/platter")
@@ -247,6 +287,8 @@ func (c *Config) setDefaults() {
 	number(&c.Catalog.Lease, Duration(15*time.Second))
 	number(&c.NBD.MaxConnections, 1024)
 	number(&c.NBD.MaxPerClient, 256)
+	number(&c.NBD.SocketMode, 0o660)
+	number(&c.NBD.MaxInFlight, 256<<20)
 	number(&c.NBD.HandshakeWithin, Duration(10*time.Second))
 	if c.Images.RequireFormatMatch == nil {
 		yes := true
@@ -290,7 +332,7 @@ func (l *Limits) setDefaults() {
 	number(&l.StopWithin, Duration(30*time.Second))
 }
 
-func number[T ~int | ~int64](field *T, value T) {
+func number[T ~int | ~int64 | ~uint32](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}
@@ -302,4 +344,22 @@ func (c *Config) StoreDir(s Store) string {
 		return s.Dir
 	}
 	return filepath.Join(c.DataDir, s.Dir)
+}
+
+// NBDEndpoint returns the HOST:PORT at which clients on other machines reach
+// NBD, or "" if they cannot.
+func (c *Config) NBDEndpoint() string {
+	if c.NBD.PublicEndpoint != "" || c.NBD.Listen == Off {
+		return c.NBD.PublicEndpoint
+	}
+	host, port, err := net.SplitHostPort(c.NBD.Listen)
+	if err != nil {
+		return c.NBD.Listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if u, err := url.Parse(c.API.PublicEndpoint); err == nil && u.Hostname() != "" {
+			return net.JoinHostPort(u.Hostname(), port)
+		}
+	}
+	return c.NBD.Listen
 }

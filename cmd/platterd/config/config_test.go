@@ -108,7 +108,8 @@ image_size = "many"
 		`F:5: api.listen: 0.0.0.0:9292 is not loopback`,
 		`F:6: api.tls_cert: tls_cert and tls_key belong together`,
 		`F:9: nbd.listen: this must be a text in quotes`,
-		`F:10: nbd.tls: TLS for NBD is not built yet`,
+		`F:8: nbd.tls_cert: with nbd.tls = "required" the server needs a certificate`,
+		`F:8: nbd.tls_key: with nbd.tls = "required" the server needs its certificate's key`,
 		`F:12: stores.fast.pool: a store of type rbd needs pool`,
 		`F:16: stores.slow.type: "tape" is none of`,
 		`F:17: stores.slow.pool: this must be a text in quotes`,
@@ -132,6 +133,7 @@ func TestRefused(t *testing.T) {
 		"variable value": {Sources{Env: []string{"PLATTER_FUSE_ALLOW_OTHER=perhaps"}}, "this must be true or false"},
 		"secret twice":   {Sources{File: write(t, "y", "[auth]\npassword=\"a\"\npassword_file=\"b\"")}, "keep one"},
 		"keystone":       {Sources{Flags: map[string]string{"auth.mode": "keystone"}}, "not built yet"},
+		"list":           {Sources{Env: []string{"PLATTER_NBD_CLIENTS=hv"}}, "write it in the file"},
 		"plain nbd":      {Sources{Flags: map[string]string{"nbd.listen": "[::]:10809"}}, "nbd.allow_plain_tcp = true"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -125,9 +125,31 @@ func (l *loader) fill(v reflect.Value, tree map[string]any, prefix string) {
 			l.fill(field, sub, path)
 			continue
 		}
+		if isTables(field) {
+			l.fillTables(field, tree[key], path)
+			continue
+		}
 		if err := setTOML(field, tree[key]); err != nil {
 			l.wrong(path, "%v", err)
 		}
+	}
+}
+
+// isTables tells whether a field is a list of tables.
+func isTables(v reflect.Value) bool {
+	return v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct
+}
+
+// fillTables appends what [[path]] tables say to the list v.
+func (l *loader) fillTables(v reflect.Value, value any, path string) {
+	tables, ok := value.([]map[string]any)
+	if !ok {
+		l.wrong(path, "this is a list of tables: write [[%s]] and the keys of each beneath", path)
+		return
+	}
+	for i, tree := range tables {
+		v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
+		l.fill(v.Index(i), tree, entry(path, i+1))
 	}
 }
 
@@ -326,10 +348,14 @@ func setTOML(field reflect.Value, value any) error {
 
 // reason keeps what our own types said of a value.
 func reason(err error) string {
-	if i := strings.Index(err.Error(), "is no "); i >= 0 {
-		return ": " + strings.TrimPrefix(err.Error(), "toml: ")
+	text := err.Error()
+	if !strings.Contains(text, "is no ") {
+		return ""
 	}
-	return ""
+	if _, ours, ok := strings.Cut(text, `(last key "v"): `); ok {
+		text = ours // the place is one in the holder
+	}
+	return ": " + strings.TrimPrefix(text, "toml: ")
 }
 
 func kindName(v reflect.Value) string {
@@ -338,6 +364,8 @@ func kindName(v reflect.Value) string {
 		return "a size, such as \"50GiB\""
 	case Duration:
 		return "a span of time, such as \"30s\""
+	case Mode:
+		return "a mode of a file, such as \"0660\""
 	case []string:
 		return "a list of texts"
 	case bool, *bool:
@@ -366,6 +394,8 @@ func setText(field reflect.Value, text string) error {
 		return parseInto(p, strconv.Atoi, text, field)
 	case interface{ UnmarshalText([]byte) error }:
 		return p.UnmarshalText([]byte(text))
+	default:
+		return errors.New("this is a list of tables: write it in the file")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -63,4 +64,27 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// A Mode is who may use a file, written in octal digits as "0660".
+type Mode fs.FileMode
+
+// UnmarshalText reads a Mode.
+func (m *Mode) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 8, 32)
+	if err != nil || v == 0 || v > 0o777 {
+		return fmt.Errorf("%q is no mode of a file: write three or four octal digits, such as \"0660\"", text)
+	}
+	*m = Mode(v)
+	return nil
+}
+
+// UnmarshalTOML reads a Mode that is a text. A bare number is refused: one
+// could mean 660 and would get 01224.
+func (m *Mode) UnmarshalTOML(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%v is no mode of a file: write it in quotes, such as \"0660\"", v)
+	}
+	return m.UnmarshalText([]byte(text))
 }

@@ -46,19 +46,10 @@ func (l *loader) validateDoors() {
 	if c.API.Listen != Off && c.Auth.Mode == "none" && !c.Auth.AllowUnauthenticated && !isLoopback(c.API.Listen) {
 		l.wrong("api.listen", "%s is not loopback and auth mode none lets everybody in: listen on 127.0.0.1, or set auth.allow_unauthenticated = true", c.API.Listen)
 	}
-	if c.NBD.Listen != Off && !c.NBD.AllowPlainTCP && !isLoopback(c.NBD.Listen) {
-		l.wrong("nbd.listen", "%s is not loopback and the data would cross the network in the clear: listen on 127.0.0.1, or set nbd.allow_plain_tcp = true", c.NBD.Listen)
-	}
 	if c.Debug.Listen != Off && !isLoopback(c.Debug.Listen) && !c.Auth.AllowUnauthenticated {
 		l.wrong("debug.listen", "%s is not loopback and metrics and profiles have no password: listen on 127.0.0.1, or set auth.allow_unauthenticated = true", c.Debug.Listen)
 	}
-	l.oneOf("nbd.tls", c.NBD.TLS, "off", "optional", "required")
-	if c.NBD.TLS == "optional" || c.NBD.TLS == "required" {
-		l.wrong("nbd.tls", "TLS for NBD is not built yet: set nbd.tls = \"off\" and keep NBD on loopback or the socket")
-	}
-	if c.NBD.Socket != Off && len(c.NBD.Socket) > 107 {
-		l.wrong("nbd.socket", "%q is longer than the 107 bytes that a unix socket's name may have", c.NBD.Socket)
-	}
+	l.validateNBD()
 	if (c.API.TLSCert == "") != (c.API.TLSKey == "") {
 		l.wrong("api.tls_cert", "tls_cert and tls_key belong together: give both or neither")
 	}
