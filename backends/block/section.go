@@ -3,7 +3,7 @@ package block
 import "context"
 
 // Section returns the n bytes of r that start at off, as a Reader of their
-// own. It keeps the extents of r. A range outside r is ErrBounds.
+// own. It keeps the extents and depths of r. A range outside r is ErrBounds.
 func Section(r Reader, off, n int64) (Reader, error) {
 	if err := CheckRange(off, n, r.Size()); err != nil {
 		return nil, err
@@ -32,6 +32,13 @@ func (s *section) Extent(ctx context.Context, off, n int64) (Extent, error) {
 	e, err := ExtentAt(ctx, s.r, s.off+off, n)
 	e.Off -= s.off
 	return e, err
+}
+
+func (s *section) Depth(ctx context.Context, off, n int64) (int64, int, error) {
+	if err := CheckRange(off, n, s.n); err != nil {
+		return 0, 0, err
+	}
+	return DepthAt(ctx, s.r, s.off+off, n)
 }
 
 func (s *section) Prefetch(ctx context.Context, off, n int64) error {

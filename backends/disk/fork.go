@@ -48,6 +48,11 @@ func (d *Device) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	return d.over.Extent(ctx, off, n)
 }
 
+// Depth says which layer the bytes at off come from; the Delta is the topmost.
+func (d *Device) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	return d.over.Depth(ctx, off, n)
+}
+
 // Zero makes a range read as zeros.
 func (d *Device) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
 	return d.over.Zero(ctx, off, n, mode)

@@ -40,6 +40,14 @@ func (v *View) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
 	return block.ExtentAt(ctx, v.r, off, n)
 }
 
+// Depth says which image of the stack the bytes at off come from.
+func (v *View) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	if v.closed.Load() {
+		return 0, 0, v.gone("depth")
+	}
+	return block.DepthAt(ctx, v.r, off, n)
+}
+
 // Prefetch brings a range nearer.
 func (v *View) Prefetch(ctx context.Context, off, n int64) error {
 	if v.closed.Load() {

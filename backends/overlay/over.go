@@ -68,6 +68,28 @@ func (o *over) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
 	return block.ExtentAt(ctx, o.below, off, e.Len)
 }
 
+// Depth counts top as one layer.
+func (o *over) Depth(ctx context.Context, off, n int64) (int64, int, error) {
+	e, err := block.ExtentAt(ctx, o.top, off, n)
+	if err != nil {
+		return 0, 0, err
+	}
+	return depth(ctx, e, o.below)
+}
+
+// depth tells where the bytes of e come from, an extent of what lies directly
+// on below.
+func depth(ctx context.Context, e block.Extent, below block.Reader) (run int64, depth int, err error) {
+	if e.Kind != block.Absent {
+		return e.Len, 1, nil
+	}
+	run, depth, err = block.DepthAt(ctx, below, e.Off, e.Len)
+	if depth > 0 {
+		depth++
+	}
+	return run, depth, err
+}
+
 func (o *over) Prefetch(ctx context.Context, off, n int64) error {
 	if err := block.CheckRange(off, n, o.Size()); err != nil {
 		return err
@@ -125,6 +147,14 @@ func (p *padded) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 		return block.Extent{Off: off, Len: n, Kind: block.Absent}, nil
 	}
 	return block.ExtentAt(ctx, p.r, off, min(n, rest))
+}
+
+func (p *padded) Depth(ctx context.Context, off, n int64) (int64, int, error) {
+	rest := p.r.Size() - off
+	if rest <= 0 {
+		return n, 0, nil
+	}
+	return block.DepthAt(ctx, p.r, off, min(n, rest))
 }
 
 func (p *padded) Prefetch(ctx context.Context, off, n int64) error {

@@ -67,6 +67,16 @@ func (o *Overlay) Extent(ctx context.Context, off, n int64) (block.Extent, error
 	return block.ExtentAt(ctx, o.base, off, e.Len)
 }
 
+// Depth says which layer the merged disk has its bytes at off from: the Delta is
+// the topmost, and those of the base lie below it.
+func (o *Overlay) Depth(ctx context.Context, off, n int64) (run int64, layer int, err error) {
+	e, err := o.delta.Extent(ctx, off, n)
+	if err != nil {
+		return 0, 0, err
+	}
+	return depth(ctx, e, o.base)
+}
+
 // Zero makes the range read as zeros.
 func (o *Overlay) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
 	return o.delta.ZeroOver(ctx, o.base, off, n, mode)

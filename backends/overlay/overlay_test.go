@@ -78,6 +78,70 @@ func TestOver(t *testing.T) {
 	}
 }
 
+// depthOf is where merged takes byte i from.
+func depthOf(i int64, layers ...striped) int {
+	for depth, l := range layers {
+		if i >= l.size {
+			break
+		}
+		if l.kind(i) != block.Absent {
+			return depth + 1
+		}
+	}
+	return 0
+}
+
+func TestDepth(t *testing.T) {
+	const size = 50_000
+	a, b, c := striped{'a', size, 0}, striped{'b', size, 1}, striped{'c', 31_337, 2}
+	d, err := delta.Create(t.Context(), delta.Config{Path: filepath.Join(t.TempDir(), "d"), Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	fork := overlay.New(overlay.Over(a, c), d)
+	for name, x := range map[string]struct {
+		r    block.Reader
+		want func(i int64) int
+	}{
+		"one":   {a, func(i int64) int { return depthOf(i, a) }},
+		"two":   {overlay.Over(a, c), func(i int64) int { return depthOf(i, a, c) }},
+		"three": {overlay.Over(a, overlay.Over(b, c)), func(i int64) int { return depthOf(i, a, b, c) }},
+		"overlay": {fork, func(i int64) int {
+			if i >= 8192 && i < 8192+16384 {
+				return 1
+			}
+			if below := depthOf(i, a, c); below > 0 {
+				return below + 1
+			}
+			return 0
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if x.r == block.Reader(fork) {
+				if err := fork.WriteAt(t.Context(), make([]byte, 8192), 8192); err != nil {
+					t.Fatal(err)
+				}
+				if err := fork.Zero(t.Context(), 16384, 8192, block.ZeroAny); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for off := int64(0); off < size; {
+				run, depth, err := block.DepthAt(t.Context(), x.r, off, size-off)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := off; i < off+run; i++ {
+					if want := x.want(i); depth != want {
+						t.Fatalf("byte %d is of layer %d, want %d", i, depth, want)
+					}
+				}
+				off += run
+			}
+		})
+	}
+}
+
 func TestOverlay(t *testing.T) {
 	const size = 300_000
 	for _, base := range []striped{{'a', size, 0}, {'a', 123_456, 1}, {'a', size + 9999, 2}, {'a', 0, 0}} {

@@ -109,7 +109,7 @@ func (k *checker) broken(c *Call, err error) error {
 	if size := k.r.Size(); size != k.size {
 		return fmt.Errorf("the size was %d and is %d", k.size, size)
 	}
-	bad := c.Op != Flush && block.CheckRange(c.Off, c.N, k.size) != nil || c.Op == Extent && c.N < 1
+	bad := c.Op != Flush && block.CheckRange(c.Off, c.N, k.size) != nil || (c.Op == Extent || c.Op == Depth) && c.N < 1
 	switch {
 	case errors.Is(err, ErrContract):
 		return err // of a layer further down, or of lend
@@ -121,6 +121,8 @@ func (k *checker) broken(c *Call, err error) error {
 		return errors.New("io.EOF, which no call returns")
 	case c.Op == Extent && err == nil:
 		return extentBroken(c)
+	case c.Op == Depth && err == nil && (c.Run < 1 || c.Run > c.N || c.Layer < 0):
+		return fmt.Errorf("the answer, %d bytes of layer %d, is none", c.Run, c.Layer)
 	}
 	return nil
 }

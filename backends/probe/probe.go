@@ -21,6 +21,7 @@ type Op string
 const (
 	Read     Op = "read"
 	Extent   Op = "extent"
+	Depth    Op = "depth"
 	Prefetch Op = "prefetch"
 	Write    Op = "write"
 	Zero     Op = "zero"
@@ -35,6 +36,9 @@ type Call struct {
 	P      []byte         // of Read and Write
 	Mode   block.ZeroMode // of Zero
 	Extent block.Extent   // the answer of Extent
+
+	Run   int64 // the answer of Depth: how many bytes
+	Layer int   // and which layer they are from
 }
 
 // String returns the call as a trace shows it.
@@ -79,6 +83,15 @@ func (t *tap) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
 		return err
 	})
 	return c.Extent, err
+}
+
+func (t *tap) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	c := &Call{Op: Depth, Off: off, N: n}
+	err = t.hook(ctx, c, func() (err error) {
+		c.Run, c.Layer, err = block.DepthAt(ctx, t.r, c.Off, c.N)
+		return err
+	})
+	return c.Run, c.Layer, err
 }
 
 func (t *tap) Prefetch(ctx context.Context, off, n int64) error {

@@ -31,6 +31,8 @@ func trace(name string, out io.Writer) Hook {
 			line += ": " + err.Error()
 		case c.Op == Extent:
 			line += fmt.Sprintf(" = %d %v", c.Extent.Len, c.Extent.Kind)
+		case c.Op == Depth:
+			line += fmt.Sprintf(" = %d layer %d", c.Run, c.Layer)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -63,6 +63,11 @@ func (r *Recorder) Extent(ctx context.Context, off, n int64) (block.Extent, erro
 	return block.ExtentAt(ctx, r.r, off, n)
 }
 
+// Depth says which layer the bytes at off come from.
+func (r *Recorder) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	return block.DepthAt(ctx, r.r, off, n)
+}
+
 // Prefetch brings a range nearer.
 func (r *Recorder) Prefetch(ctx context.Context, off, n int64) error {
 	return block.Prefetch(ctx, r.r, off, n)

@@ -75,3 +75,60 @@ func extentBounds(ctx context.Context, r block.Reader, want []byte) error {
 	}
 	return nil
 }
+
+// depthsTrue walks r and tests that the depths tile it, and that there is data
+// only where there is a layer, and nothing Absent where there is one.
+func depthsTrue(ctx context.Context, r block.Reader, want []byte) error {
+	size := int64(len(want))
+	for off := int64(0); off < size; {
+		run, depth, err := depthIn(ctx, r, want, off, size-off)
+		if err != nil {
+			return err
+		}
+		for e, err := range block.Extents(ctx, r, off, run) {
+			if err != nil {
+				return err
+			}
+			if depth == 0 && e.Kind == block.Data || depth > 0 && e.Kind == block.Absent {
+				return fmt.Errorf("DepthAt(%d, %d) = %d bytes of layer %d, and there is %v at %d", off, size-off, run, depth, e.Kind, e.Off)
+			}
+		}
+		off += run
+	}
+	return nil
+}
+
+// depthWindows asks at random for depths, as extentWindows does for extents.
+func depthWindows(ctx context.Context, r block.Reader, want []byte) error {
+	rng := rand.New(rand.NewPCG(4, uint64(len(want))))
+	for range 100 {
+		off, n := pieceOf(rng, int64(len(want)))
+		if n == 0 {
+			continue
+		}
+		if _, _, err := depthIn(ctx, r, want, off, n); err != nil {
+			return err
+		}
+	}
+	for _, e := range append(badRanges(int64(len(want))), block.Extent{}) {
+		if _, _, err := block.DepthAt(ctx, r, e.Off, e.Len); !errors.Is(err, block.ErrBounds) {
+			return fmt.Errorf("DepthAt(%d, %d) = %v, want ErrBounds", e.Off, e.Len, err)
+		}
+	}
+	return nil
+}
+
+// depthIn asks for one depth and tests it.
+func depthIn(ctx context.Context, r block.Reader, want []byte, off, n int64) (run int64, depth int, err error) {
+	run, depth, err = block.DepthAt(ctx, r, off, n)
+	if err != nil {
+		return 0, 0, fmt.Errorf("DepthAt(%d, %d): %w", off, n, err)
+	}
+	if run < 1 || run > n || depth < 0 {
+		return 0, 0, fmt.Errorf("DepthAt(%d, %d) = %d bytes of layer %d, which cannot be", off, n, run, depth)
+	}
+	if depth == 0 {
+		return run, depth, allZero(want[off:off+run], block.Extent{Off: off, Len: run, Kind: block.Absent})
+	}
+	return run, depth, nil
+}

@@ -75,6 +75,8 @@ func readerChecks() []readerCheck {
 		{"extents", extentsTrue},
 		{"extent windows", extentWindows},
 		{"extent bounds", extentBounds},
+		{"depths", depthsTrue},
+		{"depth windows", depthWindows},
 		{"prefetch", prefetch},
 		{"parallel", readParallel},
 		{"io.ReaderAt", readStd},

@@ -64,6 +64,15 @@ func (d *gatedReader) Extent(ctx context.Context, off, n int64) (block.Extent, e
 	return block.ExtentAt(ctx, d.r, off, n)
 }
 
+// Depth tells which layer the bytes at off come from.
+func (d *gatedReader) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	if err := d.g.enter(); err != nil {
+		return 0, 0, err
+	}
+	defer d.g.leave()
+	return block.DepthAt(ctx, d.r, off, n)
+}
+
 // Prefetch brings a range nearer.
 func (d *gatedReader) Prefetch(ctx context.Context, off, n int64) error {
 	if err := d.g.enter(); err != nil {
@@ -95,6 +104,11 @@ func (d *gatedDevice) ReadAt(ctx context.Context, p []byte, off int64) error {
 // Extent tells what the disk has at off.
 func (d *gatedDevice) Extent(ctx context.Context, off, n int64) (block.Extent, error) {
 	return d.reader.Extent(ctx, off, n)
+}
+
+// Depth tells which layer the bytes at off come from.
+func (d *gatedDevice) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	return d.reader.Depth(ctx, off, n)
 }
 
 // Prefetch brings a range nearer.
