@@ -30,6 +30,7 @@ type machine struct {
 	sure  int      // index in past of what the last flush acknowledged
 	snaps map[string][]byte
 	open  map[string]block.ReadCloser
+	diffs map[string]*diffs
 	id    byte
 }
 
@@ -56,6 +57,7 @@ func (m *machine) Write(t *rapid.T) {
 	for i := range p {
 		p[i] = m.id
 	}
+	m.touch(off, n)
 	if err := m.l.WriteAt(context.Background(), p, off); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +68,7 @@ func (m *machine) Write(t *rapid.T) {
 func (m *machine) Zero(t *rapid.T) {
 	off, n := m.span(t)
 	mode := block.ZeroMode(rapid.IntRange(0, 2).Draw(t, "mode"))
+	m.touch(off, n)
 	if err := m.l.Zero(context.Background(), off, n, mode); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +124,7 @@ func (m *machine) Snapshot(t *rapid.T) {
 	}
 	m.stored()
 	m.snaps[id] = slices.Clone(m.want)
+	m.diffs[id] = &diffs{m: m.changes(t, id)}
 	if m.open[id], err = m.l.OpenSnapshot(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +148,11 @@ func (m *machine) DeleteSnapshot(t *rapid.T) {
 	if err := m.l.DeleteSnapshot(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := m.diffs[id].m.Extent(context.Background(), 0, modelSize); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal("changes since a snapshot that was deleted: ", err)
+	}
 	delete(m.snaps, id)
+	delete(m.diffs, id)
 }
 
 func (m *machine) Faults(t *rapid.T) {
@@ -184,6 +192,9 @@ func (m *machine) again(t *rapid.T, loss bool) {
 	for i := len(m.past) - 1; i >= m.sure; i-- {
 		if slices.Equal(got, m.past[i]) {
 			m.want, m.past = got, m.past[:i+1]
+			for id, k := range m.diffs {
+				k.m = m.changes(t, id)
+			}
 			return
 		}
 	}
@@ -234,6 +245,7 @@ func (m *machine) Check(t *rapid.T) {
 		t.Fatal(err)
 	}
 	for id, want := range m.snaps {
+		m.diffs[id].check(t, want, m.want)
 		if r := m.open[id]; r != nil {
 			if err := same(context.Background(), r, want); err != nil {
 				t.Fatalf("snapshot %s: %v", id, err)
@@ -254,7 +266,7 @@ func (m *machine) Check(t *rapid.T) {
 }
 
 func runModel(t *rapid.T, r *rig) {
-	m := &machine{rig: r, want: make([]byte, modelSize), snaps: map[string][]byte{}, open: map[string]block.ReadCloser{}}
+	m := &machine{rig: r, want: make([]byte, modelSize), snaps: map[string][]byte{}, open: map[string]block.ReadCloser{}, diffs: map[string]*diffs{}}
 	m.changed()
 	var err error
 	if m.l, err = Create(context.Background(), m.config()); err != nil {

@@ -91,10 +91,10 @@ func (l *Log) Snapshot(ctx context.Context, name string) (id string, err error) 
 	return snapshotID(a.snap.id), nil
 }
 
-// find is the snapshot id, with work held.
-func (l *Log) find(id string) (snapshot, error) {
+// findLive is the snapshot id, unless it is being deleted, with work held.
+func (l *Log) findLive(id string) (snapshot, error) {
 	for _, s := range l.head.snaps {
-		if snapshotID(s.id) == id {
+		if snapshotID(s.id) == id && !slices.ContainsFunc(l.drops, func(d *drop) bool { return d.id == s.id }) {
 			return s, nil
 		}
 	}
@@ -112,12 +112,9 @@ func (l *Log) DeleteSnapshot(ctx context.Context, id string) error {
 
 func (l *Log) deleteSnapshot(ctx context.Context, id string) error {
 	l.work.Lock()
-	s, err := l.find(id)
+	s, err := l.findLive(id)
 	if err == nil && l.open[s.id] > 0 {
 		err = fmt.Errorf("it is being read: %w", syscall.EBUSY)
-	}
-	if err == nil && slices.ContainsFunc(l.drops, func(d *drop) bool { return d.id == s.id }) {
-		err = fs.ErrNotExist
 	}
 	if err != nil {
 		l.work.Unlock()
@@ -136,10 +133,7 @@ func (l *Log) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, er
 		return nil, err
 	}
 	l.work.Lock()
-	s, err := l.find(id)
-	if err == nil && slices.ContainsFunc(l.drops, func(d *drop) bool { return d.id == s.id }) {
-		err = fs.ErrNotExist
-	}
+	s, err := l.findLive(id)
 	if err == nil {
 		l.open[s.id]++
 	}

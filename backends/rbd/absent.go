@@ -115,11 +115,19 @@ func (*Device) Extent(context.Context, int64, int64) (block.Extent, error) {
 	return block.Extent{}, errAbsent
 }
 
+// Depth tells what is the overlay's own, and what its parent's.
+func (*Device) Depth(context.Context, int64, int64) (run int64, depth int, err error) {
+	return 0, 0, errAbsent
+}
+
 // Snapshot keeps the state of the disk as it is now.
 func (*Device) Snapshot(context.Context, string) (id string, err error) { return "", errAbsent }
 
 // Snapshots returns the states that are kept.
 func (*Device) Snapshots(context.Context) ([]Snapshot, error) { return nil, errAbsent }
+
+// Changes tells what may have changed since a snapshot.
+func (*Device) Changes(context.Context, string) (block.Mapper, error) { return nil, errAbsent }
 
 // DeleteSnapshot forgets a state.
 func (*Device) DeleteSnapshot(context.Context, string) error { return errAbsent }
@@ -180,6 +188,9 @@ func (*Delta) Snapshot(context.Context, string) (id string, err error) { return 
 
 // Snapshots returns the states that are kept.
 func (*Delta) Snapshots(context.Context) ([]Snapshot, error) { return nil, errAbsent }
+
+// Changes tells what may have changed since a snapshot.
+func (*Delta) Changes(context.Context, string) (block.Mapper, error) { return nil, errAbsent }
 
 // DeleteSnapshot forgets a state.
 func (*Delta) DeleteSnapshot(context.Context, string) error { return errAbsent }

@@ -73,6 +73,12 @@ func (t *Delta) DeleteSnapshot(ctx context.Context, id string) error {
 	return t.d.DeleteSnapshot(ctx, id)
 }
 
+// Changes returns a Mapper that tells what may have changed since a snapshot, as
+// that of a Device does. What was taken from the base counts as well.
+func (t *Delta) Changes(ctx context.Context, id string) (block.Mapper, error) {
+	return t.d.Changes(ctx, id)
+}
+
 // OpenSnapshot opens what was written until a snapshot. The rest is Absent. It
 // must be closed before the Delta is.
 func (t *Delta) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, error) {
@@ -295,6 +301,7 @@ func (t *Delta) clear(ctx context.Context, off, n int64, thick bool) error {
 	if n == 0 {
 		return nil
 	}
+	defer t.d.touched.add(off, n)
 	return t.d.told("zero", off, true, t.d.im.zero(ctx, off, n, thick))
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // A Device is an open overlay: the whole disk, parent included. It is a
-// block.Device, Mapper, Zeroer and Discarder. It has a connection of its own,
+// block.Device, Mapper, Depther, Zeroer and Discarder. It has a connection of its own,
 // so that fencing it fences nothing else.
 type Device struct {
 	store *Store
@@ -29,6 +29,8 @@ type Device struct {
 	doubt  atomic.Bool // a write was not answered
 
 	own, all extents // what the overlay has of its own; and with the parent
+
+	touched touched // what was written since, for Changes
 
 	snaps struct {
 		sync.Mutex
@@ -136,6 +138,7 @@ func (d *Device) WriteAt(ctx context.Context, p []byte, off int64) error {
 
 // write is WriteAt for those who know where there is data.
 func (d *Device) write(ctx context.Context, p []byte, off int64) error {
+	defer d.touched.add(off, int64(len(p)))
 	return d.told("write", off, true, d.im.writeAt(ctx, p, off))
 }
 
@@ -176,7 +179,9 @@ func (d *Device) pieces(ctx context.Context, what string, off, n int64, f func(o
 	}
 	for n > 0 {
 		k := min(n, pieceSize-off%pieceSize)
-		if err := d.told(what, off, true, f(off, k)); err != nil {
+		err := d.told(what, off, true, f(off, k))
+		d.touched.add(off, k)
+		if err != nil {
 			return err
 		}
 		off, n = off+k, n-k
@@ -192,6 +197,25 @@ func (d *Device) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	}
 	e, err := d.all.at(d.im, off, n)
 	return e, d.told("holes", off, false, err)
+}
+
+// Depth tells what the overlay has of its own, as layer 1, and what its parent
+// has, as layer 2, in whole RADOS objects. What was zeroed may be of neither.
+func (d *Device) Depth(ctx context.Context, off, n int64) (run int64, depth int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, 0, err
+	}
+	e, err := d.own.at(d.im, off, n)
+	if err == nil && e.Kind == block.Data {
+		return e.Len, 1, nil
+	}
+	if err == nil {
+		e, err = d.all.at(d.im, off, e.Len)
+	}
+	if err == nil && e.Kind == block.Data {
+		depth = 2
+	}
+	return e.Len, depth, d.told("depths", off, false, err)
 }
 
 func (d *Device) mark(off, n int64) {

@@ -189,6 +189,15 @@ func (im *image) objects(off, n int64, parent, fast bool, bits []byte) error {
 	})
 }
 
+// changes sets in bits those of the unit bytes long pieces of [off, off+n) that
+// changed since a snapshot; bit 0 is that of off, which is a multiple of every
+// object's size.
+func (im *image) changes(since string, off, n, unit int64, bits []byte) error {
+	return im.named(since, func(h C.rbd_image_t, since *C.char) C.int {
+		return C.image_changes(h, since, C.uint64_t(off), C.uint64_t(n), C.uint64_t(unit), (*C.uint8_t)(&bits[0]))
+	})
+}
+
 func number(b bool) C.int {
 	if b {
 		return 1

@@ -136,6 +136,33 @@ static inline int image_map(rbd_image_t image, uint64_t off, uint64_t n, int par
 	return rbd_diff_iterate2(image, NULL, off, n, parent, whole, map_run, &m);
 }
 
+typedef struct {
+	uint8_t *bits;
+	uint64_t from, to, unit;
+} platter_changes;
+
+// changed_run marks what was written as well as what was taken away.
+static inline int changed_run(uint64_t off, size_t n, int exists, void *arg)
+{
+	platter_changes *c = arg;
+	uint64_t end = off + n < c->to ? off + n : c->to;
+	if (off < c->from)
+		off = c->from;
+	if (off >= end)
+		return 0;
+	for (uint64_t i = (off - c->from) / c->unit; i <= (end - 1 - c->from) / c->unit; i++)
+		c->bits[i / 8] |= 1 << i % 8;
+	return 0;
+}
+
+// image_changes sets the bit of each unit of bytes, of [off, off+n), that
+// changed since a snapshot. Bit 0 is that of byte off.
+static inline int image_changes(rbd_image_t image, const char *since, uint64_t off, uint64_t n, uint64_t unit, uint8_t *bits)
+{
+	platter_changes c = {bits, off, off + n, unit};
+	return rbd_diff_iterate2(image, since, off, n, 0, 0, changed_run, &c);
+}
+
 static inline int progress_told(uint64_t done, uint64_t total, void *arg)
 {
 	_Atomic uint64_t *told = arg;

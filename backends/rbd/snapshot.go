@@ -116,6 +116,7 @@ func (d *Device) DeleteSnapshot(ctx context.Context, id string) error {
 	}
 	if err == nil {
 		_ = d.im.dropMark(nameMark + id) // it is of no snapshot, and in nobody's way
+		d.touched.addAll()
 	}
 	return d.told("delete a snapshot of", 0, false, err)
 }

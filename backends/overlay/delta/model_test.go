@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"testing"
 
@@ -24,6 +25,7 @@ type machine struct {
 	snaps map[string][]byte // over nothing
 	alone []byte            // the disk without its base
 	open  map[string]block.ReadCloser
+	diffs map[string]*diffs
 	quota int64
 	id    byte
 }
@@ -84,6 +86,7 @@ func (m *machine) Write(t *rapid.T) {
 	for i := range p {
 		p[i] = m.id
 	}
+	m.touch(off, n)
 	m.write(t, m.d.WriteOver(context.Background(), m.below, p, off), off, n, m.id)
 	m.coverUp(t, off, n)
 }
@@ -91,6 +94,7 @@ func (m *machine) Write(t *rapid.T) {
 func (m *machine) Zero(t *rapid.T) {
 	off, n := m.span(t)
 	mode := block.ZeroMode(rapid.IntRange(0, 2).Draw(t, "mode"))
+	m.touch(off, n)
 	m.write(t, m.d.ZeroOver(context.Background(), m.below, off, n, mode), off, n, 0)
 	m.coverUp(t, off, n)
 }
@@ -106,6 +110,7 @@ func (m *machine) coverUp(t *rapid.T, off, n int64) {
 
 func (m *machine) Discard(t *rapid.T) {
 	off, n := m.span(t)
+	m.touch(off, n)
 	if err := m.d.Discard(context.Background(), off, n); err != nil {
 		if m.quota > 0 && errors.Is(err, errNoSpace) {
 			return
@@ -146,6 +151,7 @@ func (m *machine) Snapshot(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.snaps[id] = slices.Clone(m.alone)
+	m.diffs[id] = &diffs{want: slices.Clone(m.want), m: m.changes(t, id)}
 	if m.open[id], err = m.d.OpenSnapshot(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +179,13 @@ func (m *machine) DeleteSnapshot(t *rapid.T) {
 		t.Fatal(err)
 	}
 	delete(m.snaps, id)
+	if _, err := m.diffs[id].m.Extent(context.Background(), 0, modelSize); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal("changes since a snapshot that was deleted: ", err)
+	}
+	if _, err := m.d.Changes(context.Background(), id); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal("changes since no snapshot: ", err)
+	}
+	delete(m.diffs, id)
 	if err := sound(m.fs, path, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +204,9 @@ func (m *machine) Reopen(t *rapid.T) {
 	var err error
 	if m.d, err = Open(context.Background(), m.config()); err != nil {
 		t.Fatal(err)
+	}
+	for id, k := range m.diffs {
+		k.m = m.changes(t, id)
 	}
 	if now := m.d.Usage(); now > usage || now < 0 {
 		t.Fatalf("%d bytes used, after opening again %d", usage, now)
@@ -245,6 +261,7 @@ func (m *machine) Check(t *rapid.T) {
 				t.Fatalf("snapshot %s: %v", id, err)
 			}
 		}
+		m.diffs[id].check(t, m.want)
 	}
 }
 
@@ -257,7 +274,7 @@ func runModel(t *rapid.T, fsys *crashfs.FS, quota int64) {
 	}
 	m := &machine{
 		fs: fsys, below: below, want: slices.Clone(below), alone: make([]byte, modelSize),
-		snaps: map[string][]byte{}, open: map[string]block.ReadCloser{}, quota: quota,
+		snaps: map[string][]byte{}, open: map[string]block.ReadCloser{}, diffs: map[string]*diffs{}, quota: quota,
 	}
 	var err error
 	if m.d, err = Create(context.Background(), m.config()); err != nil {

@@ -145,12 +145,17 @@ func (d *Delta) freeID() string {
 	return strconv.Itoa(top + 1)
 }
 
-// find returns the snapshot with an id. The caller holds snaps.
-func (d *Delta) find(id string) (*snapshot, error) {
+// findLive returns the snapshot with an id, unless it is being deleted. The
+// caller holds snaps.
+func (d *Delta) findLive(id string) (*snapshot, error) {
 	for _, s := range d.snaps.list {
-		if s.ID == id {
-			return s, nil
+		if s.ID != id {
+			continue
 		}
+		if s.users < 0 {
+			return nil, fmt.Errorf("overlay %s: snapshot %s is being deleted: %w", d.cfg.Path, id, fs.ErrNotExist)
+		}
+		return s, nil
 	}
 	return nil, fmt.Errorf("overlay %s: snapshot %s: %w", d.cfg.Path, id, fs.ErrNotExist)
 }
@@ -182,13 +187,11 @@ func (d *Delta) DeleteSnapshot(ctx context.Context, id string) error {
 func (d *Delta) claimSnapshot(id string) (*snapshot, error) {
 	d.snaps.Lock()
 	defer d.snaps.Unlock()
-	s, err := d.find(id)
-	switch {
-	case err != nil:
+	s, err := d.findLive(id)
+	if err != nil {
 		return nil, err
-	case s.users < 0:
-		return nil, fmt.Errorf("overlay %s: snapshot %s is being deleted: %w", d.cfg.Path, id, fs.ErrNotExist)
-	case s.users > 0:
+	}
+	if s.users > 0 {
 		return nil, fmt.Errorf("overlay %s: snapshot %s has %d readers; close them first: %w", d.cfg.Path, id, s.users, syscall.EBUSY)
 	}
 	s.users = -1
@@ -203,12 +206,9 @@ func (d *Delta) OpenSnapshot(ctx context.Context, id string) (block.ReadCloser, 
 	}
 	d.snaps.Lock()
 	defer d.snaps.Unlock()
-	s, err := d.find(id)
+	s, err := d.findLive(id)
 	if err != nil {
 		return nil, err
-	}
-	if s.users < 0 {
-		return nil, fmt.Errorf("overlay %s: snapshot %s is being deleted: %w", d.cfg.Path, id, fs.ErrNotExist)
 	}
 	l1, err := d.readL1(int64(s.L1Offset), int(s.L1Entries))
 	if err != nil {

@@ -44,6 +44,10 @@ type volume struct {
 	used  func() int64 // bytes stored
 	close func() error // flushes as well
 
+	// changes tells where the disk may have changed since a snapshot;
+	// fs.ErrNotExist if there is none, also from the Mapper once it is deleted.
+	changes func(ctx context.Context, snapshot string) (block.Mapper, error)
+
 	// log tells about the journal of a log; nil: it is none.
 	log func() objectlog.Stats
 

@@ -91,7 +91,7 @@ func (f files) openVolatile(ctx context.Context, name string, img catalog.Image)
 // fileVolume is a delta over its base, as a volume that closes both.
 func fileVolume(base block.ReadCloser, d *delta.Delta) *volume {
 	return &volume{
-		disk: overlay.New(base, d), base: base, snaps: fileSnapshots{d}, used: d.Usage,
+		disk: overlay.New(base, d), base: base, snaps: fileSnapshots{d}, changes: d.Changes, used: d.Usage,
 		list: func(context.Context) ([]catalog.OverlaySnapshot, error) {
 			var out []catalog.OverlaySnapshot
 			for _, s := range d.Snapshots() {

@@ -125,7 +125,7 @@ func (l logs) give(log *objectlog.Log, ov catalog.Overlay) error {
 // volume is a log over its base.
 func (l logs) volume(log *objectlog.Log, base block.Reader, release func() error) *volume {
 	return &volume{
-		disk: overlay.New(base, log), base: base, snaps: log, used: log.Usage, close: release, log: log.Stats,
+		disk: overlay.New(base, log), base: base, snaps: log, changes: log.Changes, used: log.Usage, close: release, log: log.Stats,
 		list: func(context.Context) ([]catalog.OverlaySnapshot, error) {
 			var out []catalog.OverlaySnapshot
 			for _, s := range log.Snapshots() {

@@ -111,7 +111,7 @@ func (c clones) openClone(ctx context.Context, s *rbd.Store, ov catalog.Overlay)
 		return nil, err
 	}
 	return &volume{
-		disk: d, snaps: d, used: d.Usage, flatten: d.Flatten,
+		disk: d, snaps: d, changes: d.Changes, used: d.Usage, flatten: d.Flatten,
 		list:  listed(d.Snapshots),
 		close: func() error { return c.give(ov, d.Flush, d.Close) },
 	}, nil
@@ -134,7 +134,7 @@ func (c clones) openBare(ctx context.Context, s *rbd.Store, ov catalog.Overlay, 
 		return nil, errors.Join(err, base.Close())
 	}
 	v := &volume{
-		disk: overlay.New(base, d), base: base, used: d.Usage, list: listed(d.Snapshots),
+		disk: overlay.New(base, d), base: base, changes: d.Changes, used: d.Usage, list: listed(d.Snapshots),
 		close: func() error { return errors.Join(c.give(ov, d.Flush, d.Close), base.Close()) },
 	}
 	b := &bare{s: d, list: v.list}
