@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"path"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -17,6 +20,7 @@ type attachBody struct {
 	OverlayID string `json:"overlay_id"`
 	Mode      string `json:"mode"`
 	Transport string `json:"transport"`
+	TLSDir    string `json:"tls_dir"`
 
 	AcceptLoss bool `json:"accept_loss"`
 }
@@ -27,7 +31,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	who := wire.IdentityFrom(r.Context())
-	req := AttachRequest{Mode: catalog.AttachMode(body.Mode), Transport: body.Transport, Owner: who.ProjectID, AcceptLoss: body.AcceptLoss}
+	req := AttachRequest{Mode: catalog.AttachMode(body.Mode), Transport: body.Transport, Owner: who.ProjectID, TLSDir: body.TLSDir, AcceptLoss: body.AcceptLoss}
 	if err := s.attachTarget(r.Context(), body, &req); err != nil {
 		return err
 	}
@@ -94,12 +98,27 @@ func checkMode(req *AttachRequest) error {
 		return badRequest("The mode %.32q is not known; there are ro, rw and ephemeral.", req.Mode)
 	}
 	switch req.Transport {
-	case "unix", "tcp":
-		return nil
-	case "tls":
-		return wire.Errorf(http.StatusNotImplemented, "NBD over TLS is not built yet: use unix, or tcp on loopback.")
+	case "unix", "tcp", "tls":
+	default:
+		return badRequest("The transport %.32q is not known; there are unix, tcp and tls.", req.Transport)
 	}
-	return badRequest("The transport %.32q is not known; there are unix, tcp and tls.", req.Transport)
+	return checkTLSDir(*req)
+}
+
+// maxPath is longer than any path that a system takes.
+const maxPath = 4096
+
+// checkTLSDir refuses a folder that would not be one word of a command line.
+func checkTLSDir(req AttachRequest) error {
+	switch {
+	case req.TLSDir == "":
+		return nil
+	case req.Transport != "tls":
+		return badRequest("tls_dir belongs to transport tls; over %s there are no certificates.", req.Transport)
+	case !path.IsAbs(req.TLSDir) || len(req.TLSDir) > maxPath || strings.ContainsFunc(req.TLSDir, unicode.IsControl):
+		return badRequest("tls_dir %.64q is not the absolute path of a folder.", req.TLSDir)
+	}
+	return nil
 }
 
 func (s *Server) listAttachments(w http.ResponseWriter, r *http.Request) error {

@@ -1,7 +1,7 @@
 // Package platter serves what a gateway does besides Glance's API, under
 // /platter/v1: attachments, overlays and their snapshots, captures, the map
-// and the converted export of an image, and the changes of the catalog as
-// events.
+// and the converted export of an image, the live NBD connections, and the
+// changes of the catalog as events.
 //
 // The interface is openapi.json, which is served as well; a test keeps the
 // document and the router the same.

@@ -176,7 +176,6 @@ func TestAttachments(t *testing.T) {
 	d.do("POST", "/attachments", `{"image_id":"a","overlay_id":"b"}`, 400)
 	d.do("POST", "/attachments", `{"image_id":"`+d.img.ID+`","mode":"rw"}`, 400)
 	d.do("POST", "/attachments", `{"image_id":"`+d.img.ID+`","mode":"x"}`, 400)
-	d.do("POST", "/attachments", `{"image_id":"`+d.img.ID+`","transport":"tls"}`, 501)
 	d.do("POST", "/attachments", `{"image_id":"`+d.img.ID+`","transport":"carrier pigeon"}`, 400)
 	d.do("POST", "/attachments", `{"image_id":"nothing"}`, 404)
 	d.do("POST", "/attachments", `{"image_id":`, 400)
@@ -390,7 +389,7 @@ func TestEveryRouteAsks(t *testing.T) {
 	ov := d.overlay()
 	got, _ := d.do("POST", "/attachments", `{"image_id":"`+d.img.ID+`"}`, 201)
 	d.s.cfg.Policy = noPolicy{}
-	fill := strings.NewReplacer("{overlay_id}", ov, "{attachment_id}", got["id"].(string), "{image_id}", d.img.ID, "{snapshot_id}", "1", "{path...}", "x")
+	fill := strings.NewReplacer("{overlay_id}", ov, "{attachment_id}", got["id"].(string), "{image_id}", d.img.ID, "{snapshot_id}", "1", "{connection_id}", "1", "{path...}", "x")
 	bodies := map[string]string{
 		"POST /attachments": `{"image_id":"` + d.img.ID + `"}`, "POST /overlays": `{"image_id":"` + d.img.ID + `"}`,
 		"PATCH /overlays/{overlay_id}": `{"name":"x"}`, "POST /overlays/{overlay_id}/snapshots": `{}`,

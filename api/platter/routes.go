@@ -43,6 +43,8 @@ func (s *Server) routes() []wire.Route {
 		{Method: "GET", Pattern: "/stores", Handle: s.listStores, Rule: "platter:get_stores"},
 		{Method: "GET", Pattern: "/cache", Handle: s.showCache, Rule: "platter:get_cache"},
 		{Method: "DELETE", Pattern: "/cache/images/{image_id}", Handle: s.dropCached, Rule: "platter:modify_cache"},
+		{Method: "GET", Pattern: "/nbd/connections", Handle: s.listConns, Rule: "platter:get_nbd_connections"},
+		{Method: "DELETE", Pattern: "/nbd/connections/{connection_id}", Handle: s.kick, Rule: "platter:delete_nbd_connection"},
 		{Method: "GET", Pattern: "/watch", Handle: s.watch, Rule: "platter:watch_catalog"},
 		{Method: "GET", Pattern: "/openapi.json", Handle: s.document},
 	}

@@ -95,6 +95,10 @@ type AttachRequest struct {
 	Transport string
 	Owner     string
 
+	// TLSDir is the folder on the client's machine with ca-cert.pem and, where
+	// they are needed, client-cert.pem and client-key.pem; "": QEMU's own.
+	TLSDir string
+
 	// AcceptLoss lets this gateway take an overlay whose last writes are only
 	// in the journal of another gateway. They are lost then.
 	AcceptLoss bool
@@ -134,6 +138,7 @@ type Config struct {
 
 	Reshaper Reshaper // nil: overlays stay as they were made
 	Places   Places   // nil: nothing is known of stores and caches
+	Conns    Conns    // nil: nothing is known of connections
 
 	Policy    wire.Policy   // nil: everybody may do everything
 	BodyLimit int64         // bytes of a JSON body; 0 is wire.MaxJSON

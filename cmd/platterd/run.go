@@ -132,6 +132,8 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		Fails:  g.places.fails, Far: g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
+		TLS: g.cfg.NBD.TLS != config.Off, TLSRequired: g.cfg.NBD.TLS == "required", ClientCertificates: g.cfg.NBD.TLSClientCA != "",
+		Elsewhere: g.cfg.NBDEndpoint(), Rules: rules(g.cfg.NBD.Clients),
 		Record:         g.record,
 		MaxOverlaySize: int64(g.cfg.Limits.OverlaySize), OverlayQuota: int64(g.cfg.Limits.OverlayBytes),
 		JournalLimit: int64(g.cfg.Limits.JournalBytes), JournalFull: journalFull(g.cfg.Limits.JournalFull),
@@ -172,6 +174,15 @@ func (g *gateway) record(_ context.Context, img catalog.Image) ([]byte, error) {
 	}
 	b.WriteByte('\n')
 	return b.Bytes(), nil
+}
+
+// rules returns what client certificates may open.
+func rules(clients []config.NBDClient) []exports.Rule {
+	var out []exports.Rule
+	for _, c := range clients {
+		out = append(out, exports.Rule{Name: c.Name, Exports: c.Exports, Write: c.Mode == "rw"})
+	}
+	return out
 }
 
 // served returns where a door is, or "" if it is switched off.
@@ -275,7 +286,7 @@ func (g *gateway) run(work func() error) {
 // newAPI makes the HTTP door: Glance's API, our own beside it, and health.
 func (g *gateway) newAPI() (_ *http.Server, err error) {
 	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports,
-		Reshaper: g.exports, Places: g.places, Policy: api.DefaultPolicy{}, Logger: g.log})
+		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: api.DefaultPolicy{}, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func (e *Exports) Attach(ctx context.Context, req platter.AttachRequest) (platte
 		return platter.Attached{}, err
 	}
 	out := platter.Attached{Attachment: a}
-	door := e.door(a, token)
+	door := e.door(a, token, req.TLSDir)
 	out.URI, out.QEMU, out.LibvirtXML, out.NBDClient = door.uri(), door.qemu(), door.libvirt(), door.nbdClient()
 	return out, nil
 }
@@ -56,19 +56,31 @@ func (e *Exports) reachable(transport string) error {
 			return wire.Errorf(409, "NBD is not served on a socket here; set [nbd] socket, or use transport tcp.")
 		}
 		return nil
-	case "tcp":
-		host, _, err := net.SplitHostPort(e.cfg.TCP)
-		if e.cfg.TCP == "" || err != nil {
-			return wire.Errorf(409, "NBD is not served on TCP here; set [nbd] listen, or use transport unix.")
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return wire.Errorf(409, "A token is not taken over plain TCP outside loopback, where others could read it: use transport unix.")
-		}
-		return nil
-	case "tls":
-		return fmt.Errorf("NBD over TLS is not built yet; use transport unix, or tcp on loopback: %w", errors.ErrUnsupported)
+	case "tcp", "tls":
+		return e.reachableTCP(transport == "tls")
 	}
 	return wire.Errorf(400, "The transport %.32q is not known.", transport)
+}
+
+// reachableTCP is reachable for the network.
+func (e *Exports) reachableTCP(secure bool) error {
+	host, _, err := net.SplitHostPort(e.cfg.TCP)
+	ip := net.ParseIP(host)
+	switch {
+	case e.cfg.TCP == "" || err != nil:
+		return wire.Errorf(409, "NBD is not served on TCP here; set [nbd] listen, or use transport unix.")
+	case secure && !e.cfg.TLS:
+		return wire.Errorf(409, "NBD is not served over TLS here; set [nbd] tls, tls_cert and tls_key, or use transport unix.")
+	case secure:
+		return nil
+	case e.cfg.TLSRequired:
+		return wire.Errorf(409, "NBD is served over TCP only with TLS here; use transport tls or unix.")
+	case len(e.cfg.Rules) > 0:
+		return wire.Errorf(409, "What a client may open depends on its certificate here, and over plain TCP it has none; use transport tls or unix.")
+	case host != "localhost" && (ip == nil || !ip.IsLoopback()):
+		return wire.Errorf(409, "A token is not taken over plain TCP outside loopback, where others could read it; use transport tls or unix.")
+	}
+	return nil
 }
 
 func newToken() (string, error) {

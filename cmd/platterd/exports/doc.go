@@ -24,6 +24,14 @@
 // Ending a session first turns away new requests, then waits for those in
 // flight, so that whoever is told that a session is over can rely on it.
 //
+// # Who may open what
+//
+// On the socket: whoever the mode and group of its file let in. Over TLS with
+// client certificates: what a [Rule] says, if there are any; a client that may
+// only read gets a read-only disk, and no writer makes way for it. A token is
+// taken on loopback, on the socket and over TLS, on the transport that its
+// attachment is for.
+//
 // # What a crash leaves
 //
 // An overlay's record is there before its file and goes after it, with the

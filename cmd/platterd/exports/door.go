@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"net"
@@ -21,7 +22,14 @@ type door struct {
 	socket     string // or host and port
 	host, port string
 	readOnly   bool
+
+	tls      bool
+	tlsDir   string // folder of PEM files on the client's machine, named as QEMU names them
+	tlsShows bool   // the client shows a certificate
 }
+
+// tlsDir is where QEMU and libvirt look for certificates if nobody says.
+const tlsDir = "/etc/pki/qemu"
 
 // reach is how a client on this machine reaches a listener that takes
 // connections from anywhere.
@@ -39,13 +47,17 @@ func reach(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-func (e *Exports) door(a catalog.Attachment, token string) door {
+func (e *Exports) door(a catalog.Attachment, token, dir string) door {
 	d := door{export: "attach/" + token, node: "platter-" + a.ID[:min(8, len(a.ID))], readOnly: a.Mode == catalog.AttachRO}
 	if a.Transport == "unix" {
 		d.socket = e.cfg.Socket
 		return d
 	}
-	d.host, d.port, _ = net.SplitHostPort(e.cfg.TCP) // reachable has checked it
+	where := e.cfg.TCP
+	if d.tls = a.Transport == "tls"; d.tls {
+		where, d.tlsDir, d.tlsShows = e.cfg.Elsewhere, cmp.Or(dir, tlsDir), e.cfg.ClientCertificates
+	}
+	d.host, d.port, _ = net.SplitHostPort(where) // reachable has checked it
 	return d
 }
 
@@ -54,7 +66,11 @@ func (d door) uri() string {
 	if d.socket != "" {
 		return "nbd+unix:///" + d.export + "?socket=" + strings.ReplaceAll(url.QueryEscape(d.socket), "+", "%20") // NBD URIs know no "+"
 	}
-	return "nbd://" + net.JoinHostPort(d.host, d.port) + "/" + d.export
+	scheme := "nbd://"
+	if d.tls {
+		scheme = "nbds://"
+	}
+	return scheme + net.JoinHostPort(d.host, d.port) + "/" + d.export
 }
 
 // qemu is arguments of QEMU's command line, quoted for a shell.
@@ -63,36 +79,45 @@ func (d door) qemu() string {
 	if d.socket != "" {
 		server = "server.type=unix,server.path=" + comma(d.socket)
 	}
-	blockdev := "driver=nbd,node-name=" + d.node + "," + server + ",export=" + d.export + fmt.Sprintf(",reconnect-delay=%d", reconnect)
+	object, creds := "", ""
+	if d.tls {
+		object = "-object " + quote("tls-creds-x509,id=tls-"+d.node+",endpoint=client,dir="+comma(d.tlsDir)) + " "
+		creds = ",tls-creds=tls-" + d.node
+	}
+	blockdev := "driver=nbd,node-name=" + d.node + "," + server + creds + ",export=" + d.export + fmt.Sprintf(",reconnect-delay=%d", reconnect)
 	if d.readOnly {
 		blockdev += ",read-only=on"
 	} else {
 		blockdev += ",discard=unmap"
 	}
-	return "-blockdev " + quote(blockdev) + " -device virtio-blk-pci,drive=" + d.node
+	return object + "-blockdev " + quote(blockdev) + " -device virtio-blk-pci,drive=" + d.node
 }
 
 // comma doubles commas, as QEMU wants them in values.
 func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// libvirt is a <disk> element.
+// libvirt is a <disk> element. Where the certificates for TLS are is said in
+// libvirt's qemu.conf.
 func (d door) libvirt() string {
 	host := fmt.Sprintf(`<host name="%s" port="%s"/>`, attr(d.host), attr(d.port))
 	if d.socket != "" {
 		host = fmt.Sprintf(`<host transport="unix" socket="%s"/>`, attr(d.socket))
 	}
-	extra, options := "", ` discard="unmap"`
+	extra, options, secure := "", ` discard="unmap"`, ""
+	if d.tls {
+		secure = ` tls="yes"`
+	}
 	if d.readOnly {
 		extra, options = "\n  <readonly/>", ""
 	}
 	return fmt.Sprintf(`<disk type="network" device="disk">
   <driver name="qemu" type="raw"%s/>
-  <source protocol="nbd" name="%s">
+  <source protocol="nbd" name="%s"%s>
     %s
     <reconnect delay="%d"/>
   </source>
   <target dev="vda" bus="virtio"/>%s
-</disk>`, options, attr(d.export), host, reconnect, extra)
+</disk>`, options, attr(d.export), secure, host, reconnect, extra)
 }
 
 func attr(s string) string {
@@ -107,7 +132,14 @@ func (d door) nbdClient() string {
 	if d.socket != "" {
 		where = "-unix " + quote(d.socket)
 	}
-	line := "nbd-client -name " + quote(d.export) + " " + where + " /dev/nbd0 -persist"
+	secure := ""
+	if d.tls {
+		secure = "-cacertfile " + quote(d.tlsDir+"/ca-cert.pem") + " "
+		if d.tlsShows {
+			secure += "-certfile " + quote(d.tlsDir+"/client-cert.pem") + " -keyfile " + quote(d.tlsDir+"/client-key.pem") + " "
+		}
+	}
+	line := "nbd-client -name " + quote(d.export) + " " + secure + where + " /dev/nbd0 -persist"
 	if d.readOnly {
 		line += " -readonly"
 	}

@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,15 @@ type Config struct {
 	// Socket and TCP say where NBD is served, for URIs: the path of the
 	// socket, and host:port. What is "" is not served.
 	Socket, TCP string
+
+	// TLS says that TCP speaks TLS as well, TLSRequired that it speaks nothing else.
+	// ClientCertificates says that over TLS the client shows one. Elsewhere is
+	// the host:port that clients on other machines are told; "" is TCP.
+	TLS, TLSRequired, ClientCertificates bool
+	Elsewhere                            string
+
+	// Rules say what clients may open over the network. None: everything.
+	Rules []Rule
 
 	// TokensOnly hides everything but attach/TOKEN, as auth keystone wants.
 	TokensOnly bool
@@ -146,7 +156,7 @@ func New(cfg Config) (*Exports, error) {
 		return nil, errors.New("exports: a catalog, stores, an opener, an ingest and a data directory are required")
 	}
 	cfg.setDefaults()
-	cfg.TCP = reach(cfg.TCP)
+	cfg.TCP, cfg.Elsewhere = reach(cfg.TCP), reach(cmp.Or(cfg.Elsewhere, cfg.TCP))
 	e := &Exports{cfg: cfg, log: cfg.Logger, pause: endPause, handover: handover, drain: drainTime, disks: map[string]*shared{}, doomed: map[string]bool{}, sessions: map[*session]struct{}{}}
 	e.members.join = cfg.Join
 	e.files, e.places = files{e}, e.engines()

@@ -33,24 +33,31 @@ func (e *Exports) Open(ctx context.Context, c nbd.Client, name string) (nbd.Expo
 	if e.cfg.TokensOnly && k != kindToken {
 		return nbd.Export{}, fmt.Errorf("only attach/TOKEN can be opened here; POST /platter/v1/attachments makes one: %w", fs.ErrPermission)
 	}
+	writes, err := e.admit(c, name, k)
+	if err != nil {
+		return nbd.Export{}, err
+	}
 	switch k {
 	case kindNative:
 		return e.openNative(ctx, id)
 	case kindEphemeral:
-		return e.openEphemeral(ctx, c, id)
+		return e.openEphemeral(ctx, c, id, writes)
 	case kindOverlay:
-		return e.openOverlay(ctx, c, id)
+		return e.openOverlay(ctx, c, id, writes)
 	case kindToken:
-		return e.openToken(ctx, c, id)
+		return e.openToken(ctx, c, id, writes)
 	}
 	return e.openImage(ctx, id)
 }
 
-// List yields what a client may see.
+// List yields what a client may see and open.
 func (e *Exports) List(ctx context.Context, c nbd.Client) iter.Seq2[nbd.Info, error] {
-	return func(yield func(nbd.Info, error) bool) {
+	return func(give func(nbd.Info, error) bool) {
 		if e.cfg.TokensOnly {
 			return
+		}
+		yield := func(info nbd.Info, err error) bool {
+			return err == nil && e.right(c, info.Name) == mayNothing || give(info, err)
 		}
 		for img, err := range e.images(ctx, "") {
 			if err != nil {
@@ -103,7 +110,10 @@ func (e *Exports) openNative(ctx context.Context, id string) (nbd.Export, error)
 }
 
 // openEphemeral lays a delta without a name over an image, for one connection.
-func (e *Exports) openEphemeral(ctx context.Context, c nbd.Client, id string) (nbd.Export, error) {
+func (e *Exports) openEphemeral(ctx context.Context, c nbd.Client, id string, writes bool) (nbd.Export, error) {
+	if !writes { // then there will be nothing above the image
+		return e.openImage(ctx, id)
+	}
 	img, err := e.active(ctx, id)
 	if err != nil {
 		return nbd.Export{}, err
@@ -119,10 +129,10 @@ func (e *Exports) openEphemeral(ctx context.Context, c nbd.Client, id string) (n
 }
 
 // openOverlay opens an overlay for a client without an attachment.
-func (e *Exports) openOverlay(ctx context.Context, c nbd.Client, id string) (nbd.Export, error) {
+func (e *Exports) openOverlay(ctx context.Context, c nbd.Client, id string, writes bool) (nbd.Export, error) {
 	owner, shares := ownerOf(c)
 	s := &session{
-		client: c, disk: id, owner: owner, holder: clientName(c), writes: true, since: e.cfg.Now(),
+		client: c, disk: id, owner: owner, holder: clientName(c), writes: writes, since: e.cfg.Now(),
 	}
 	ov, err := e.startOverlay(ctx, s)
 	if err != nil {
@@ -130,7 +140,10 @@ func (e *Exports) openOverlay(ctx context.Context, c nbd.Client, id string) (nbd
 	}
 	// The attachment that may write is looked for only now: one that is made
 	// from here on sees this session.
-	if err := e.unattached(ctx, id); err != nil {
+	if writes {
+		err = e.unattached(ctx, id)
+	}
+	if err != nil {
 		e.finish(s)
 		return nbd.Export{}, err
 	}

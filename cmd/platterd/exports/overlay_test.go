@@ -230,7 +230,7 @@ func TestAttachTransports(t *testing.T) {
 	} else {
 		r.close(r.open(tcp, exportOf(a)))
 	}
-	if got := try("tls"); got != 501 {
+	if got := try("tls"); got != 409 {
 		t.Errorf("tls: %d", got)
 	}
 	r.e.cfg.TCP = "192.0.2.1:10809"

@@ -64,7 +64,7 @@ func (p *peerListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peerConn{UnixConn: c, addr: peerOf(c)}, nil
+	return PeerConn(c), nil
 }
 
 // Close closes the listener.
@@ -72,6 +72,16 @@ func (p *peerListener) Close() error { return p.l.Close() }
 
 // Addr returns the listener's address.
 func (p *peerListener) Addr() net.Addr { return p.l.Addr() }
+
+// PeerConn returns c so that it says which process it comes from, if it is a
+// connection of a unix socket. One that another process has accepted and
+// handed over says the same as there.
+func PeerConn(c net.Conn) net.Conn {
+	if u, ok := c.(*net.UnixConn); ok {
+		return &peerConn{UnixConn: u, addr: peerOf(u)}
+	}
+	return c
+}
 
 // A peerConn is a connection with an address that says something. It keeps
 // all that a UnixConn can do.
@@ -112,6 +122,9 @@ func ownerOf(c nbd.Client) (owner string, shares bool) {
 func clientName(c nbd.Client) string {
 	if c.Addr == nil || c.Addr.String() == "" || c.Addr.String() == "@" {
 		return "connection " + strconv.FormatUint(c.ID, 10) + " of the " + c.Transport + " socket"
+	}
+	if name := peerName(c); name != "" {
+		return fmt.Sprintf("%.64q at %s", name, c.Addr)
 	}
 	return c.Addr.String()
 }

@@ -18,8 +18,8 @@ import (
 // touchEvery is how often the use of an attachment is written down.
 const touchEvery = time.Minute
 
-// openToken opens what an attachment gives.
-func (e *Exports) openToken(ctx context.Context, c nbd.Client, token string) (nbd.Export, error) {
+// openToken opens what an attachment gives; without writes, to be read only.
+func (e *Exports) openToken(ctx context.Context, c nbd.Client, token string, writes bool) (nbd.Export, error) {
 	a, err := e.byToken(ctx, token)
 	if err != nil {
 		return nbd.Export{}, err
@@ -29,7 +29,7 @@ func (e *Exports) openToken(ctx context.Context, c nbd.Client, token string) (nb
 	}
 	s := &session{
 		client: c, disk: a.OverlayID, attachment: a.ID, owner: a.ID, holder: "attachment " + a.ID + " (" + clientName(c) + ")",
-		writes: a.Mode != catalog.AttachRO, since: e.cfg.Now(),
+		writes: writes && a.Mode != catalog.AttachRO, since: e.cfg.Now(),
 	}
 	x, err := e.openAttached(ctx, s, a)
 	if err == nil {
@@ -123,8 +123,8 @@ func (e *Exports) mayUse(a catalog.Attachment, c nbd.Client) error {
 		return fmt.Errorf("attachment %s is served by gateway %s: %w", a.ID, a.Gateway, fs.ErrPermission)
 	case e.expired(a):
 		return fmt.Errorf("attachment %s was never used and has expired; make a new one: %w", a.ID, fs.ErrNotExist)
-	case c.Transport == "tcp" && !loopback(c.Addr):
-		return fmt.Errorf("a token is not taken over plain TCP from another machine, where others could read it; use the socket: %w", fs.ErrPermission)
+	case a.Transport == "tls" && c.Transport == "tcp":
+		return e.wantsTLS(fmt.Sprintf("attachment %s is for transport tls", a.ID))
 	case c.Transport != a.Transport:
 		return fmt.Errorf("attachment %s is for transport %s, not %s; make another one: %w", a.ID, a.Transport, c.Transport, fs.ErrPermission)
 	}
