@@ -10,8 +10,8 @@ import (
 // about twice as fast as a decoder for streams of any length. It keeps only
 // tables, and can be used again at once; by one goroutine at a time.
 type Inflater struct {
-	lit  [1<<litBits + 1024]uint32
-	dist [1<<distBits + 1024]uint32
+	lit  [1<<litBits + litSecond]uint32
+	dist [1<<distBits + distSecond]uint32
 	lens [320]uint8
 
 	src  []byte
@@ -23,6 +23,12 @@ type Inflater struct {
 const (
 	litBits  = 11 // looked up in one step; longer codes take a second table
 	distBits = 8
+
+	// All second tables together. A code has at most 15 bits, and two codes at
+	// least begin with the bits of a second table: were it one, the code would
+	// not be complete.
+	litSecond  = 286 / 2 << (15 - litBits)
+	distSecond = 30 / 2 << (15 - distBits)
 )
 
 // An entry of a table: code length in bits 0..3, kind in 4..7, number of

@@ -58,7 +58,7 @@ loop:
 		if e&kindMask == kindSub {
 			bb >>= litBits
 			n -= litBits
-			e = lit[(e>>16+uint32(bb)&(1<<(e>>8&15)-1))%uint32(len(lit))]
+			e = lit[e>>16+uint32(bb)&(1<<(e>>8&15)-1)]
 		}
 		bb >>= e & 15
 		n -= uint(e & 15)
@@ -82,7 +82,7 @@ loop:
 		if e&kindMask == kindSub {
 			bb >>= distBits
 			n -= distBits
-			e = dist[(e>>16+uint32(bb)&(1<<(e>>8&15)-1))%uint32(len(dist))]
+			e = dist[e>>16+uint32(bb)&(1<<(e>>8&15)-1)]
 		}
 		bb >>= e & 15
 		n -= uint(e & 15)

@@ -6,7 +6,9 @@ import (
 	"io"
 	"math/bits"
 	"runtime"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -93,38 +95,62 @@ func (p *Pool) Zstd(dst, src []byte) error {
 
 // Each calls work(0) to work(n-1), on several cores as far as they are free,
 // and returns when all are done, with the first error by number. The caller's
-// goroutine works too, so Each never waits for a helper to be free.
+// goroutine works too, so Each never waits for a helper to be free. If work
+// panics, so does Each: in the caller's goroutine, where somebody expects it.
 func (p *Pool) Each(n int, work func(i int) error) error {
-	errs := make([]error, n)
-	next := make(chan int, n)
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	run := func() {
-		for i := range next {
-			errs[i] = work(i)
-		}
-	}
-	var wg sync.WaitGroup
+	c := crowd{n: int64(n), work: work}
 hire:
 	for range n - 1 {
 		select {
 		case p.helpers <- struct{}{}:
-			wg.Go(func() {
+			c.all.Go(func() {
 				defer func() { <-p.helpers }()
-				run()
+				c.run()
 			})
 		default:
 			break hire
 		}
 	}
-	run()
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	c.run()
+	c.all.Wait()
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	return c.err
+}
+
+// A crowd is those who work at one Each.
+type crowd struct {
+	n    int64
+	work func(i int) error
+	next atomic.Int64
+	all  sync.WaitGroup
+
+	mu       sync.Mutex
+	first    int64 // number of err
+	err      error
+	panicked any
+}
+
+func (c *crowd) run() {
+	defer func() {
+		if p := recover(); p != nil {
+			c.mu.Lock()
+			c.panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+			c.mu.Unlock()
+		}
+	}()
+	for i := c.next.Add(1) - 1; i < c.n; i = c.next.Add(1) - 1 {
+		if err := c.work(int(i)); err != nil {
+			c.fail(i, err)
 		}
 	}
-	return nil
+}
+
+func (c *crowd) fail(i int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil || i < c.first {
+		c.first, c.err = i, err
+	}
 }
