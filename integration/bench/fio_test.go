@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,22 +17,30 @@ import (
 // A side is one of those that are compared: an export, and the process that
 // serves it.
 type side struct {
-	name string
-	uri  string
-	pid  int
+	name   string
+	uri    string
+	socket string // and export: what uri says, if it is a unix socket
+	export string
+	pid    int
 }
 
 // A result is what one run of fio came to.
 type result struct {
 	rate float64 // requests a second, or MiB/s where they are large
 	cpu  float64 // µs of CPU of the server for a request, or for a MiB
+	p99  float64 // µs that 99 of 100 requests took at most; 0 if nobody measured
 }
 
-// fio runs a job against a side.
+// fio runs a job against a side for as long as BENCH_SECONDS says.
 func fio(t testing.TB, s side, large bool, args ...string) result {
 	t.Helper()
-	args = append([]string{"--name=j", "--ioengine=nbd", "--uri=" + s.uri, "--output-format=json", "--thread=1",
-		"--time_based", "--runtime=" + strconv.Itoa(seconds()), "--norandommap", "--randrepeat=0"}, args...)
+	return fioAmount(t, s, large, append([]string{"--time_based", "--runtime=" + strconv.Itoa(seconds()), "--norandommap"}, args...)...)
+}
+
+// fioAmount runs a job against a side until it has done what args say.
+func fioAmount(t testing.TB, s side, large bool, args ...string) result {
+	t.Helper()
+	args = append([]string{"--name=j", "--ioengine=nbd", "--uri=" + s.uri, "--output-format=json", "--thread=1", "--randrepeat=0"}, args...)
 	before := cpuTime(t, s.pid)
 	out, err := exec.CommandContext(t.Context(), "fio", args...).Output()
 	if err != nil {
@@ -45,6 +52,9 @@ func fio(t testing.TB, s side, large bool, args ...string) result {
 		Bytes float64 `json:"io_bytes"`
 		Total float64 `json:"total_ios"`
 		BW    float64 `json:"bw_bytes"`
+		Took  struct {
+			Percentile map[string]float64 `json:"percentile"`
+		} `json:"clat_ns"`
 	}
 	var parsed struct {
 		Jobs []struct {
@@ -61,11 +71,11 @@ func fio(t testing.TB, s side, large bool, args ...string) result {
 	if w := parsed.Jobs[0].Write; w.Total > 0 {
 		d = w
 	}
-	micros := float64(used.Microseconds())
+	micros, p99 := float64(used.Microseconds()), d.Took.Percentile["99.000000"]/1000
 	if large {
-		return result{rate: d.BW / (1 << 20), cpu: micros / (d.Bytes / (1 << 20))}
+		return result{rate: d.BW / (1 << 20), cpu: micros / (d.Bytes / (1 << 20)), p99: p99}
 	}
-	return result{rate: d.IOPS, cpu: micros / d.Total}
+	return result{rate: d.IOPS, cpu: micros / d.Total, p99: p99}
 }
 
 // cpuTime returns how much CPU time a process has used. The kernel counts it
@@ -86,36 +96,4 @@ func cpuTime(t testing.TB, pid int) time.Duration {
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
-}
-
-// qemuNBD serves a disk by qemu-nbd until stop.
-func qemuNBD(t testing.TB, name, image string, args ...string) (s side, stop func()) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "platter-bench-") // short, for the socket's sake
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "s")
-	cmd := exec.Command("qemu-nbd", append(args, "-t", "-x", "k", "-e", "4", "-k", path, image)...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop = func() {
-		if cmd.ProcessState == nil {
-			_ = cmd.Process.Signal(os.Interrupt) // it says good-bye to the cluster
-			_ = cmd.Wait()
-		}
-		os.RemoveAll(dir)
-	}
-	t.Cleanup(stop)
-	for range 500 {
-		if _, err := os.Stat(path); err == nil {
-			return side{name: name, uri: "nbd+unix:///k?socket=" + path, pid: cmd.Process.Pid}, stop
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("qemu-nbd %s does not answer: %s", image, said.String())
-	return side{}, nil
 }

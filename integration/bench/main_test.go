@@ -34,7 +34,11 @@ var (
 
 func TestMain(m *testing.M) {
 	code := keeper.Run(m)
-	if err := tables.write(filepath.Join(gateway.Root(), "bin", "bench.txt")); err != nil {
+	name := os.Getenv("BENCH_FILE")
+	if name == "" {
+		name = "bench.txt"
+	}
+	if err := tables.write(filepath.Join(gateway.Root(), "bin", name)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

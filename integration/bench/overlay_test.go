@@ -41,8 +41,8 @@ func BenchmarkOverlay(b *testing.B) {
 		ours(b, "object log, durable in S3", strict, strict.Upload(b, "disk", "raw", raw)),
 		ours(b, "rbd clone", clones, clones.Upload(b, "disk", "raw", raw)),
 		ours(b, "qcow2 file", files, files.Upload(b, "disk", "raw", raw)),
-		local(b, "qemu-nbd, writeback", raw, "--cache=writeback"),
-		local(b, "qemu-nbd, cache=none", raw, "--cache=none", "--aio=native"),
+		local(b, "qemu-nbd, writeback", raw, "raw", "--cache=writeback"),
+		local(b, "qemu-nbd, cache=none", raw, "raw", "--cache=none", "--aio=native"),
 	}
 	fill := []string{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1g", "--fsync=32"}
 	jobs := []job{
@@ -103,18 +103,18 @@ func ours(b *testing.B, name string, g *gateway.Gateway, image string) writer {
 		if err := json.Unmarshal(g.Call(b, "POST", "/platter/v1/attachments", `{"overlay_id":"`+ov+`"}`, 201), &att); err != nil {
 			b.Fatal(err)
 		}
-		return side{uri: att.URI, pid: g.PID()}, func() {
+		return side{uri: att.URI, socket: g.Socket, export: export(b, att.URI), pid: g.PID()}, func() {
 			g.Call(b, "DELETE", "/platter/v1/attachments/"+att.ID, "", 204)
 			g.Call(b, "DELETE", "/platter/v1/overlays/"+ov, "", 204)
 		}
 	}}
 }
 
-// local are qcow2 files on this machine over a raw one.
-func local(b *testing.B, name, raw string, args ...string) writer {
+// local are qcow2 files on this machine over another file.
+func local(b *testing.B, name, base, format string, args ...string) writer {
 	return writer{name, func() (side, func()) {
 		path := filepath.Join(b.TempDir(), "overlay.qcow2")
-		tool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", raw, "-F", "raw", path)
+		tool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", format, path)
 		s, stop := qemuNBD(b, name, path, append(args, "-f", "qcow2")...)
 		return s, func() {
 			stop()
