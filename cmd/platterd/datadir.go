@@ -36,11 +36,16 @@ func openDataDir(path string) (*dataDir, error) {
 		holder, _ := os.ReadFile(lock.Name())
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the data directory %s is in use by another platterd (process %s): stop it, or choose another with --data-dir",
+			return nil, fmt.Errorf("the data directory %s is in use by another platterd (process %s): stop it, or take its place with --takeover, or choose another with --data-dir",
 				path, strings.TrimSpace(string(holder)))
 		}
 		return nil, fmt.Errorf("cannot lock the data directory %s: %w", path, err)
 	}
+	return holdDataDir(path, lock)
+}
+
+// holdDataDir makes use of a folder whose lock this process holds.
+func holdDataDir(path string, lock *os.File) (*dataDir, error) {
 	d := &dataDir{path: path, lock: lock}
 	if err := d.identify(); err != nil {
 		lock.Close()

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-478a8fee/platter/cmd/platterd/config"
 )
 
-// doors is a configuration with every door on a free port.
-func doors(t *testing.T) *config.Config {
+// doorsConfig is a configuration with every door on a free port.
+func doorsConfig(t *testing.T) *config.Config {
 	t.Helper()
 	cfg := &config.Config{}
 	cfg.API.Listen, cfg.NBD.Listen, cfg.Debug.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -20,14 +20,14 @@ func doors(t *testing.T) *config.Config {
 }
 
 func TestListen(t *testing.T) {
-	cfg := doors(t)
+	cfg := doorsConfig(t)
 	cfg.Debug.Listen = config.Off
-	l, err := listen(cfg)
+	l, err := listen(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.close()
-	if l.api == nil || l.nbdTCP == nil || l.nbdUnix == nil || l.debug != nil {
+	if l.address(doorAPI) == "" || l.address(doorNBD) == "" || l.address(doorSocket) != cfg.NBD.Socket || l.address(doorDebug) != "" {
 		t.Errorf("open are %+v", l)
 	}
 	info, err := os.Stat(cfg.NBD.Socket)
@@ -44,11 +44,11 @@ func TestListenSaysEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	cfg := doors(t)
+	cfg := doorsConfig(t)
 	cfg.API.Listen = taken.Addr().String()
 	cfg.Debug.Listen = "192.0.2.1:1" // not ours
 	cfg.NBD.SocketGroup = "no such group"
-	_, err = listen(cfg)
+	_, err = listen(cfg, nil)
 	if err == nil {
 		t.Fatal("it listens")
 	}
@@ -70,12 +70,12 @@ func TestListenUnix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenUnix(path, ""); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a socket that somebody answers on: %v", err)
 	}
 	left.SetUnlinkOnClose(false) // as a crash leaves it
 	left.Close()
-	ln, err := listenUnix(path, "")
+	ln, err := listenUnix(path)
 	if err != nil {
 		t.Fatalf("a socket that a crash left: %v", err)
 	}
@@ -83,13 +83,13 @@ func TestListenUnix(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenUnix(path, ""); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("a file in its place: %v", err)
 	}
 	if text, _ := os.ReadFile(path); string(text) != "precious" {
 		t.Error("the file was removed")
 	}
-	if _, err := listenUnix(filepath.Join(t.TempDir(), strings.Repeat("x", 120)), ""); err == nil || !strings.Contains(err.Error(), "--nbd-socket") {
+	if _, err := listenUnix(filepath.Join(t.TempDir(), strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "--nbd-socket") {
 		t.Errorf("a path that is too long: %v", err)
 	}
 }

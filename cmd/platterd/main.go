@@ -69,6 +69,7 @@ func newApp() *cli.App {
 			&cli.StringFlag{Name: "auth", Usage: "check who is asking with `MODE` none or keystone (default none)"},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` debug, info, warn or error (default info)"},
 			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT` text or json (default text)"},
+			&cli.BoolFlag{Name: "takeover", Usage: "take the place of the platterd that runs on the data directory: its sockets and its NBD clients, who feel a pause"},
 		},
 		Action:   serve,
 		Commands: commands(),
@@ -122,5 +123,5 @@ func serve(c *cli.Context) error {
 	// A second signal ends the process at once: the first one gives the
 	// default behaviour back.
 	context.AfterFunc(ctx, stop)
-	return run(ctx, cfg, newLogger(cfg, os.Stderr))
+	return run(ctx, cfg, newLogger(cfg, os.Stderr), c.Bool("takeover"))
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/cmd/platterd/config"
 	"github.com/seed-478a8fee/platter/cmd/platterd/exports"
+	"github.com/seed-478a8fee/platter/cmd/platterd/handover"
 	"github.com/seed-478a8fee/platter/fusefs"
 	"github.com/seed-478a8fee/platter/nbd"
 )
@@ -32,11 +32,8 @@ const lookEvery = 10 * time.Second
 // A gateway is everything of one platterd. Its parts are opened from the
 // bottom up and closed from the top down.
 type gateway struct {
-	cfg *config.Config
-	log *slog.Logger
+	*process
 
-	dir     *dataDir
-	doors   *listeners
 	records *records
 	catalog *catalog.Catalog
 	places  *places
@@ -53,39 +50,17 @@ type gateway struct {
 
 	background sync.WaitGroup // sweepers and watchers; they end with their context
 	failed     chan error     // the first door that cannot go on
+	successors chan *handover.Successor
 }
 
-// run serves until ctx ends, then stops in good order: requests in flight
-// end, overlays are flushed, the tree is unmounted, the catalog is closed.
-func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
-	g := &gateway{cfg: cfg, log: log, metrics: newMetrics(), failed: make(chan error, 8)}
-	// What serves must outlive ctx for as long as the stop takes.
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	defer func() { err = errors.Join(err, g.close(end)) }()
-	if err := g.open(ctx, life); err != nil {
-		return err
-	}
-	g.greet()
-	notify("READY=1")
-	select {
-	case <-ctx.Done():
-		log.Info("stopping: requests in flight may end", "within", time.Duration(cfg.Limits.StopWithin))
-		notify("STOPPING=1")
-		return nil
-	case err := <-g.failed:
-		return err
+func newGateway(p *process) *gateway {
+	return &gateway{
+		process: p, metrics: newMetrics(), failed: make(chan error, 8), successors: make(chan *handover.Successor),
 	}
 }
 
 // open opens every part. What it opened before an error is closed by close.
 func (g *gateway) open(ctx, life context.Context) (err error) {
-	if g.dir, err = openDataDir(g.cfg.DataDir); err != nil {
-		return err
-	}
-	if g.doors, err = listen(g.cfg); err != nil {
-		return err
-	}
 	if g.records, err = openRecords(ctx, g.cfg, g.log, false); err != nil {
 		return err
 	}
@@ -100,6 +75,11 @@ func (g *gateway) open(ctx, life context.Context) (err error) {
 	if err := g.openDoors(life); err != nil {
 		return err
 	}
+	if err := g.inherit(ctx); err != nil {
+		return err
+	}
+	g.resume(life)
+	g.serveAll(life)
 	return nil
 }
 
@@ -131,7 +111,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		Opener: g.opener,
 		Fails:  g.places.fails, Far: g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
-		Socket: served(g.cfg.NBD.Socket), TCP: served(g.cfg.NBD.Listen), Kick: g.kick,
+		Socket: g.doors.address(doorSocket), TCP: g.doors.address(doorNBD), Kick: g.kick,
 		TLS: g.cfg.NBD.TLS != config.Off, TLSRequired: g.cfg.NBD.TLS == "required", ClientCertificates: g.cfg.NBD.TLSClientCA != "",
 		Elsewhere: g.cfg.NBDEndpoint(), Rules: rules(g.cfg.NBD.Clients),
 		Record:         g.record,
@@ -185,14 +165,6 @@ func rules(clients []config.NBDClient) []exports.Rule {
 	return out
 }
 
-// served returns where a door is, or "" if it is switched off.
-func served(where string) string {
-	if where == config.Off {
-		return ""
-	}
-	return where
-}
-
 // kick cuts NBD connections by their numbers.
 func (g *gateway) kick(conns []uint64) {
 	want := map[uint64]bool{}
@@ -202,7 +174,7 @@ func (g *gateway) kick(conns []uint64) {
 	g.nbd.Kick(func(c nbd.ConnInfo) bool { return want[c.Client.ID] })
 }
 
-// openDoors lets clients in.
+// openDoors makes everything that clients talk to, and lets none in yet.
 func (g *gateway) openDoors(life context.Context) (err error) {
 	g.nbd, err = nbd.New(nbd.Config{
 		Exports: g.exports, Logger: g.log, Observer: g.metrics,
@@ -219,21 +191,6 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 		return err
 	}
 	g.debug = &http.Server{Handler: debugHandler(g.metrics.reg, g.nbd.Conns), ReadHeaderTimeout: 10 * time.Second}
-	g.serveAll(life)
-	g.run(func() error { return g.ingest.Run(life) })
-	for _, p := range g.places.stores {
-		if p.late != nil {
-			g.run(func() error { return p.late.run(life) })
-			g.run(func() error { p.far.Watch(life, lookEvery); return nil })
-		}
-	}
-	g.run(func() error { return g.exports.Run(life) })
-	if g.places.cache != nil {
-		g.run(func() error { return g.places.run(life, g.log) })
-	}
-	if g.records.died != nil {
-		g.run(func() error { return g.diedRecords(life) })
-	}
 	return nil
 }
 
@@ -247,24 +204,40 @@ func (g *gateway) diedRecords(life context.Context) error {
 	}
 }
 
-// serveAll starts every door that is not switched off.
+// serveAll lets clients in and starts what goes on in the background.
 func (g *gateway) serveAll(life context.Context) {
-	if ln := g.doors.nbdUnix; ln != nil {
-		g.run(func() error { return g.nbd.Serve(life, exports.Peers(ln)) })
+	for _, d := range g.doors.list {
+		switch d.name {
+		case doorNBD, doorSocket:
+			ln := d.openToPeers()
+			g.run(func() error { return g.nbd.Serve(life, ln) })
+		case doorDebug:
+			ln := d.open()
+			g.run(func() error { return g.debug.Serve(ln) })
+		case doorAPI:
+			ln := d.open()
+			g.run(func() error {
+				if g.cfg.API.TLSCert != "" {
+					return g.api.ServeTLS(ln, g.cfg.API.TLSCert, g.cfg.API.TLSKey)
+				}
+				return g.api.Serve(ln)
+			})
+		}
 	}
-	if ln := g.doors.nbdTCP; ln != nil {
-		g.run(func() error { return g.nbd.Serve(life, ln) })
+	g.run(func() error { return g.hear(life) })
+	g.run(func() error { return g.ingest.Run(life) })
+	for _, p := range g.places.stores {
+		if p.late != nil {
+			g.run(func() error { return p.late.run(life) })
+			g.run(func() error { p.far.Watch(life, lookEvery); return nil })
+		}
 	}
-	if ln := g.doors.debug; ln != nil {
-		g.run(func() error { return g.debug.Serve(ln) })
+	g.run(func() error { return g.exports.Run(life) })
+	if g.places.cache != nil {
+		g.run(func() error { return g.places.run(life, g.log) })
 	}
-	if ln := g.doors.api; ln != nil {
-		g.run(func() error {
-			if g.cfg.API.TLSCert != "" {
-				return g.api.ServeTLS(ln, g.cfg.API.TLSCert, g.cfg.API.TLSKey)
-			}
-			return g.api.Serve(ln)
-		})
+	if g.records.died != nil {
+		g.run(func() error { return g.diedRecords(life) })
 	}
 }
 

@@ -37,15 +37,19 @@ func (g *gateway) close(end context.CancelFunc) error {
 		note(g.tree.Close())
 	}
 	if g.debug != nil {
-		note(g.debug.Close()) // before its listener, or the second Close is an error
-	}
-	if g.doors != nil {
-		g.doors.close()
+		note(g.debug.Close())
 	}
 	end()
 	g.background.Wait()
+	note(g.closeInside())
+	return errors.Join(errs...)
+}
+
+// closeInside closes what the doors stand on, once they are closed.
+func (g *gateway) closeInside() error {
+	var errs []error
 	if g.exports != nil {
-		note(g.exports.Close())
+		errs = append(errs, g.exports.Close())
 	}
 	if g.opener != nil { // it stores what it has learned of boots that go on
 		if err := g.opener.Close(); err != nil { // by requests that were cut, and have not noticed yet
@@ -53,16 +57,13 @@ func (g *gateway) close(end context.CancelFunc) error {
 		}
 	}
 	if g.places != nil {
-		note(g.places.close())
+		errs = append(errs, g.places.close())
 	}
 	if g.catalog != nil {
-		note(g.catalog.Close())
+		errs = append(errs, g.catalog.Close())
 	}
 	if g.records != nil {
-		note(g.records.close())
-	}
-	if g.dir != nil {
-		note(g.dir.Close())
+		errs = append(errs, g.records.close())
 	}
 	return errors.Join(errs...)
 }

@@ -66,7 +66,7 @@ func TestStopHTTP(t *testing.T) {
 
 // TestCloseOfHalfAGateway: whatever a failed start has opened is closed.
 func TestCloseOfHalfAGateway(t *testing.T) {
-	cfg := doors(t)
+	cfg := doorsConfig(t)
 	cfg.DataDir, cfg.Limits.StopWithin = t.TempDir(), config.Duration(time.Second)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,7 +74,7 @@ func TestCloseOfHalfAGateway(t *testing.T) {
 	}
 	defer taken.Close()
 	cfg.Debug.Listen = taken.Addr().String()
-	err = run(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	err = run(t.Context(), cfg, slog.New(slog.DiscardHandler), false)
 	if err == nil || !strings.Contains(err.Error(), "--debug-listen") {
 		t.Fatalf("a start with a port in use: %v", err)
 	}

@@ -67,20 +67,20 @@ func (g *gateway) tell(ctx context.Context, change catalog.Change) {
 // greet says where everything is.
 func (g *gateway) greet() {
 	where := []any{"version", version, "data", g.cfg.DataDir, "gateway", g.dir.gateway}
-	if g.doors.api != nil {
-		where = append(where, "api", "http://"+g.doors.api.Addr().String())
+	if a := g.doors.address(doorAPI); a != "" {
+		where = append(where, "api", "http://"+a)
 	}
-	if g.doors.nbdUnix != nil {
-		where = append(where, "nbd_socket", g.cfg.NBD.Socket)
+	if a := g.doors.address(doorSocket); a != "" {
+		where = append(where, "nbd_socket", a)
 	}
-	if g.doors.nbdTCP != nil {
-		where = append(where, "nbd", g.doors.nbdTCP.Addr().String())
+	if a := g.doors.address(doorNBD); a != "" {
+		where = append(where, "nbd", a)
 	}
 	if g.tree != nil {
 		where = append(where, "files", g.cfg.FUSE.Mount)
 	}
-	if g.doors.debug != nil {
-		where = append(where, "metrics", "http://"+g.doors.debug.Addr().String()+"/metrics")
+	if a := g.doors.address(doorDebug); a != "" {
+		where = append(where, "metrics", "http://"+a+"/metrics")
 	}
 	g.log.Info("platterd is ready", where...)
 }

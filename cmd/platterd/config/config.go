@@ -173,6 +173,8 @@ type Limits struct {
 	TaskLife       Duration `toml:"task_life"`       // how long a finished task is kept, default 48h
 	AttachUnused   Duration `toml:"attach_unused"`   // an attachment never used expires after this, default 1h
 	StopWithin     Duration `toml:"stop_within"`     // how long a stop waits for requests in flight, default 30s
+	HandoverGrace  Duration `toml:"handover_grace"`  // how long a hand-over to a new process waits for downloads and uploads, default 1s
+	HandoverWithin Duration `toml:"handover_within"` // how long the new process may take to open everything, default 20s
 }
 
 // A Store is a place for image bytes. Type decides which other keys apply.
@@ -330,6 +332,8 @@ func (l *Limits) setDefaults() {
 	number(&l.TaskLife, Duration(48*time.Hour))
 	number(&l.AttachUnused, Duration(time.Hour))
 	number(&l.StopWithin, Duration(30*time.Second))
+	number(&l.HandoverGrace, Duration(time.Second))
+	number(&l.HandoverWithin, Duration(20*time.Second))
 }
 
 func number[T ~int | ~int64 | ~uint32](field *T, value T) {

@@ -1,0 +1,5 @@
+package main
+
+// reload reads again what may change while the gateway runs.
+func (g *gateway) reload() {
+}
