@@ -146,7 +146,10 @@ func listenUnix(path string) (net.Listener, error) {
 
 // ownSocket sets who may use the NBD socket.
 func ownSocket(path string, cfg config.NBD) error {
-	mode := os.FileMode(0o660)
+	mode := os.FileMode(cfg.SocketMode)
+	if mode == 0 {
+		mode = 0o660
+	}
 	if err := errors.Join(os.Chmod(path, mode), chgrp(path, cfg.SocketGroup)); err != nil {
 		return fmt.Errorf("cannot set who may use the NBD socket: %w", err)
 	}

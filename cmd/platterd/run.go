@@ -48,6 +48,8 @@ type gateway struct {
 	debug   *http.Server
 	metrics *metrics
 
+	apiCerts, nbdCerts *certs // nil: no TLS
+
 	background sync.WaitGroup // sweepers and watchers; they end with their context
 	failed     chan error     // the first door that cannot go on
 	successors chan *handover.Successor
@@ -61,6 +63,9 @@ func newGateway(p *process) *gateway {
 
 // open opens every part. What it opened before an error is closed by close.
 func (g *gateway) open(ctx, life context.Context) (err error) {
+	if err := g.openCerts(); err != nil {
+		return err
+	}
 	if g.records, err = openRecords(ctx, g.cfg, g.log, false); err != nil {
 		return err
 	}
@@ -179,7 +184,7 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 	g.nbd, err = nbd.New(nbd.Config{
 		Exports: g.exports, Logger: g.log, Observer: g.metrics,
 		MaxConns: g.cfg.NBD.MaxConnections, MaxConnsPerClient: g.cfg.NBD.MaxPerClient,
-		HandshakeTimeout: time.Duration(g.cfg.NBD.HandshakeWithin),
+		HandshakeTimeout: time.Duration(g.cfg.NBD.HandshakeWithin), MaxInFlightTotal: int64(g.cfg.NBD.MaxInFlight),
 	})
 	if err != nil {
 		return err
@@ -217,8 +222,8 @@ func (g *gateway) serveAll(life context.Context) {
 		case doorAPI:
 			ln := d.open()
 			g.run(func() error {
-				if g.cfg.API.TLSCert != "" {
-					return g.api.ServeTLS(ln, g.cfg.API.TLSCert, g.cfg.API.TLSKey)
+				if g.apiCerts != nil {
+					return g.api.ServeTLS(ln, "", "") // the certificates are in TLSConfig
 				}
 				return g.api.Serve(ln)
 			})
@@ -268,14 +273,18 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
-		Stores: g.namedStores(), Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.places.ailing,
+		Stores: g.namedStores(), Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
 		Deletable: g.ingest.Deletable,
 		Observe:   func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	return newHTTPServer(g.glance, g.log), nil
+	s := newHTTPServer(g.glance, g.log)
+	if g.apiCerts != nil {
+		s.TLSConfig = g.apiCerts.config()
+	}
+	return s, nil
 }
 
 // ready tells whether requests can be answered: without the catalog or the

@@ -68,7 +68,7 @@ func (g *gateway) tell(ctx context.Context, change catalog.Change) {
 func (g *gateway) greet() {
 	where := []any{"version", version, "data", g.cfg.DataDir, "gateway", g.dir.gateway}
 	if a := g.doors.address(doorAPI); a != "" {
-		where = append(where, "api", "http://"+a)
+		where = append(where, "api", g.scheme()+a)
 	}
 	if a := g.doors.address(doorSocket); a != "" {
 		where = append(where, "nbd_socket", a)
@@ -83,4 +83,11 @@ func (g *gateway) greet() {
 		where = append(where, "metrics", "http://"+a+"/metrics")
 	}
 	g.log.Info("platterd is ready", where...)
+}
+
+func (g *gateway) scheme() string {
+	if g.apiCerts != nil {
+		return "https://"
+	}
+	return "http://"
 }
