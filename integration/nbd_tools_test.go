@@ -124,9 +124,9 @@ func (m *nbdModel) step() error {
 		return m.c.WriteAt(p, off, fua)
 	case 3, 4:
 		m.set(at, make([]byte, n))
-		return m.c.Zero(off, uint32(n), fua|[]uint16{0, nbdtest.NoHole}[m.rng.IntN(2)])
+		return m.c.Zero(off, uint64(n), fua|[]uint16{0, nbdtest.NoHole}[m.rng.IntN(2)])
 	case 5:
-		err := m.c.Zero(off, uint32(n), nbdtest.FastZero)
+		err := m.c.Zero(off, uint64(n), nbdtest.FastZero)
 		if nbdtest.Errno(err) == nbdtest.ENOTSUP {
 			return nil
 		}
@@ -136,11 +136,11 @@ func (m *nbdModel) step() error {
 		for i := at; i < at+n; i++ {
 			m.unsure[i] = true
 		}
-		return m.c.Trim(off, uint32(n), fua)
+		return m.c.Trim(off, uint64(n), fua)
 	case 7:
 		return m.c.Flush()
 	case 8:
-		return m.c.Cache(off, uint32(n))
+		return m.c.Cache(off, uint64(n))
 	case 9:
 		return m.promises(at, n)
 	default:
@@ -169,7 +169,7 @@ func (m *nbdModel) compare(at, n int, flags uint16) error {
 
 // promises wants what is told as zero to be so.
 func (m *nbdModel) promises(at, n int) error {
-	list, err := m.c.Status(m.off+uint64(at), uint32(n), 0)
+	list, err := m.c.Status(m.off+uint64(at), uint64(n), 0)
 	if err != nil {
 		return err
 	}

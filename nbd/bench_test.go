@@ -56,7 +56,7 @@ func pipeline(t testing.TB, c *nbdtest.Client, depth, n int) {
 // nothing, whether it is served inline or by workers.
 func TestNoAllocations(t *testing.T) {
 	for name, tt := range map[string]struct {
-		n          uint32
+		n          uint64
 		structured bool
 	}{
 		"inline": {4096, false}, "inline, structured": {4096, true},

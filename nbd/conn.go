@@ -29,8 +29,10 @@ const maxAsked = 16
 // A conn is one connection, from the greeting to the end.
 type conn struct {
 	s      *Server
-	nc     net.Conn
+	nc     net.Conn // the socket
+	secure *secure  // TLS on it; nil without
 	client Client
+	known  atomic.Pointer[Client] // what others may see of client
 	key    string
 	since  time.Time
 	ctx    context.Context // ends when the connection does; requests run under it
@@ -46,12 +48,14 @@ type conn struct {
 	batch *buffer // replies made but not yet given to out; the reader's
 
 	// What was negotiated.
+	fixed      bool // the client knows options
 	noZeroes   bool
-	structured bool
-	deadline   time.Time // of the handshake
-	metaExport string    // the export that a context was chosen for
-	meta       bool      // base:allocation was chosen
-	minBlock   uint32    // what requests must be aligned to
+	headers    headers
+	deadline   time.Time     // of the handshake
+	contexts   []metaContext // for block status
+	metaExport string        // the export that they were chosen for
+	agreed     bool          // the client asked for the block sizes and keeps them
+	minBlock   uint32        // what requests must be aligned to
 	maxPayload uint32
 
 	label    atomic.Pointer[string]
@@ -65,6 +69,9 @@ type conn struct {
 	writes   pace
 	draining atomic.Bool
 	writable atomic.Bool
+	portable atomic.Bool // another server could go on with it
+	pausing  atomic.Bool // one is to
+	handed   *Handed     // what it gets; set before done is closed
 
 	bytes    *semaphore.Weighted // in flight
 	slots    chan struct{}       // workers in use
@@ -89,7 +96,8 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, id uint64, key string)
 		slots:      make(chan struct{}, s.cfg.MaxWorkers),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	c.in = input{from: nc, buf: make([]byte, inputSize)}
+	c.publish()
+	c.in.start(nc, &s.pools)
 	c.out.conn = c
 	c.out.idle.L = &c.out.mu
 	c.reads.start()
@@ -105,13 +113,25 @@ func transport(nc net.Conn) string {
 	return nc.LocalAddr().Network()
 }
 
-// run serves the connection and cleans up after it.
-func (c *conn) run() {
+// publish lets others see who the client is.
+func (c *conn) publish() {
+	who := c.client
+	c.known.Store(&who)
+}
+
+// run has the connection served, by talk, and cleans up after it.
+func (c *conn) run(talk func() error) {
 	defer close(c.done)
 	defer c.s.forget(c)
-	err := c.talk()
+	err := talk()
+	if errors.Is(err, errHanded) && c.pack() {
+		return // with the socket open
+	}
 	if err == nil { // all is done and sent
 		c.closeExport()
+		if c.secure != nil {
+			c.secure.conn.CloseWrite() // says that this was all
+		}
 	}
 	if cause := context.Cause(c.ctx); cause != nil {
 		err = cause
@@ -161,12 +181,17 @@ func (c *conn) talk() error {
 	if err != nil || !proceed {
 		return c.ending(err)
 	}
+	c.s.log.Info("nbd: export opened", c.attr("writable", c.dev != nil, "size", c.size)...)
+	return c.goOn()
+}
+
+// goOn serves requests, until one side ends it.
+func (c *conn) goOn() error {
 	c.nc.SetDeadline(time.Time{})
 	if c.draining.Load() {
 		c.wake()
 	}
-	c.s.log.Info("nbd: export opened", c.attr("writable", c.dev != nil, "size", c.size)...)
-	err = c.ending(c.transmit())
+	err := c.ending(c.transmit())
 	if sendErr := c.settle(); err == nil {
 		err = sendErr
 	}
@@ -224,11 +249,15 @@ func (c *conn) settle() error {
 // is closed before: who has seen the end of the connection may open it again.
 func (c *conn) linger() {
 	c.closeExport()
+	if c.secure != nil {
+		c.secure.conn.CloseWrite()
+	}
 	half, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
 	c.nc.SetReadDeadline(time.Now().Add(lingerGrace))
+	c.in.borrow()
 	for n := 0; n < maxSkip; {
 		got, err := c.nc.Read(c.in.buf)
 		if err != nil {
@@ -276,100 +305,16 @@ func (c *conn) patient(err error, own int) bool {
 
 // info describes the connection.
 func (c *conn) info() ConnInfo {
+	who := c.known.Load()
 	info := ConnInfo{
-		Client: c.client, Since: c.since, InFlight: len(c.slots),
+		Client: *who, Peer: peerName(who.TLS), Since: c.since, InFlight: len(c.slots),
 		Requests: c.requests.Load(), Read: c.bytesRead.Load(), Written: c.bytesWritten.Load(), Errors: c.failures.Load(),
 	}
 	if l := c.label.Load(); l != nil {
-		info.Export = *l
+		info.Export, info.Headers = *l, c.headers.String() // which changes no more
 		info.Writable = c.writable.Load()
 	}
 	return info
-}
-
-// open makes the export called name the one that is open. It stays so for
-// options that follow: what INFO told is what GO gives.
-func (c *conn) open(name string) error {
-	if c.export.Disk != nil && c.name == name {
-		return nil
-	}
-	c.closeExport()
-	e, err := c.ask(name)
-	if err != nil {
-		return err
-	}
-	c.name, c.export = name, e
-	if e.Disk == nil {
-		err = errors.New("the export has no disk; this is a bug of the server")
-	} else {
-		_, _, _, err = e.sizes(c.maxPayload)
-	}
-	if err != nil {
-		c.closeExport()
-	}
-	return err
-}
-
-// ask asks Exports for an export. A panic there is an error.
-func (c *conn) ask(name string) (e Export, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = c.panicked("open an export", p)
-		}
-	}()
-	c.asking.Store(true)
-	defer c.asking.Store(false)
-	start := time.Now()
-	if c.asked++; c.asked <= maxAsked {
-		defer func() { c.extend(time.Since(start)) }() // which was ours, not the client's
-	}
-	return c.s.cfg.Exports.Open(c.ctx, c.client, name)
-}
-
-// closeExport closes what is open, if anything is.
-func (c *conn) closeExport() {
-	e := c.export
-	c.export = Export{}
-	if e.Close == nil {
-		return
-	}
-	if err := e.Close(); err != nil {
-		c.s.log.Error("nbd: closing the export failed", c.attr("error", err)...)
-	}
-}
-
-// enter begins to serve what is open.
-func (c *conn) enter() {
-	if c.metaExport != c.name || !c.structured {
-		c.meta = false // it was chosen for another export
-	}
-	c.troubled.Store(false) // that an export asked for before was not there is another matter
-	c.dev, _ = c.export.Disk.(block.Device)
-	c.size = c.export.Disk.Size()
-	c.flags = c.transmissionFlags()
-	c.writable.Store(c.dev != nil)
-	label := c.export.Label // a copy: info reads it while the export is closed
-	c.label.Store(&label)
-	if o := c.s.cfg.Observer; o != nil {
-		c.meter = o.Connected(c.info())
-	}
-}
-
-// transmissionFlags tells the client what the open export can do.
-func (c *conn) transmissionFlags() uint16 {
-	f := uint16(flagHasFlags | flagSendFlush | flagSendFUA | flagSendCache)
-	if _, ok := c.export.Disk.(block.Device); ok {
-		f |= flagSendTrim | flagSendWriteZeroes | flagSendFastZero
-	} else {
-		f |= flagReadOnly
-	}
-	if c.structured {
-		f |= flagSendDF
-	}
-	if c.export.MultiConn {
-		f |= flagCanMultiConn
-	}
-	return f
 }
 
 // panicked logs a panic in what we serve and makes an error of it: one broken

@@ -52,8 +52,19 @@ func (s *Server) live() []*conn {
 	return conns
 }
 
+// add makes a connection and counts it. The caller holds s.mu.
+func (s *Server) add(ctx context.Context, nc net.Conn, key string) *conn {
+	s.lastID++
+	c := newConn(ctx, s, nc, s.lastID, key)
+	s.conns[c.client.ID] = c
+	s.counted++
+	s.perClient[key]++
+	return c
+}
+
 // start begins to serve a new connection, or closes it if there are too many.
 func (s *Server) start(ctx context.Context, nc net.Conn) {
+	watchPeer(nc)
 	key := clientKey(nc.RemoteAddr())
 	s.mu.Lock()
 	why, full := s.refusal(key)
@@ -68,13 +79,9 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 		s.refuse(nc, why)
 		return
 	}
-	s.lastID++
-	c := newConn(ctx, s, nc, s.lastID, key)
-	s.conns[c.client.ID] = c
-	s.counted++
-	s.perClient[key]++
+	c := s.add(ctx, nc, key)
 	s.mu.Unlock()
-	go c.run() // ends before c.done closes, which Shutdown and Kick wait for
+	go c.run(c.talk) // ends before c.done closes, which Shutdown and Kick wait for
 	if gone != nil {
 		// A flood is let in no faster than those that make room end.
 		select {

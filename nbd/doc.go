@@ -13,8 +13,9 @@
 // texts are UTF-8 without NUL, at most 4096 bytes.
 //
 //	option                   our answer                                              proof
-//	EXPORT_NAME (1)          size, flags, 124 zeros unless NO_ZEROES; unknown or     TestExportName
-//	                         malformed: close, there is no way to say it
+//	EXPORT_NAME (1)          size, flags, 124 zeros unless NO_ZEROES; unknown,       TestExportName
+//	                         malformed, over TLS only or after EXTENDED_HEADERS:     TestExtendedHeaders
+//	                         close, there is no way to say it
 //	ABORT (2)                ACK, also with data; close                              TestAbort
 //	LIST (3)                 a SERVER reply each, with description; ACK              TestList
 //	4                        ERR_UNSUP; withdrawn from the protocol                  TestMalformedOptions
@@ -22,11 +23,12 @@
 //	INFO (6), GO (7)         EXPORT always; NAME, DESCRIPTION and BLOCK_SIZE if      TestInfoAndGo
 //	                         asked for; unknown types are ignored. What INFO opened
 //	                         stays open for a GO to the same name
-//	STRUCTURED_REPLY (8)     ACK                                                     TestTransmissionFlags
-//	LIST_META_CONTEXT (9)    base:allocation, for no query, "base:" and itself       TestMetaContexts
-//	SET_META_CONTEXT (10)    base:allocation as id 1; replaces what was set, also    TestMetaContexts,
-//	                         when it fails; holds for GO to the same name only       TestContextsHold
-//	EXTENDED_HEADERS (11)    ERR_UNSUP                                               TestMalformedOptions
+//	STRUCTURED_REPLY (8)     ACK; ERR_EXT_HEADER_REQD after EXTENDED_HEADERS         TestTransmissionFlags
+//	LIST_META_CONTEXT (9)    the contexts below; no query lists all, "base:",        TestMetaContexts
+//	                         "qemu:" and "qemu:dirty-bitmap:" what begins so
+//	SET_META_CONTEXT (10)    those named in full, up to 64; replaces what was set,   TestMetaContexts,
+//	                         also when it fails; holds for the same name only        TestContextsHold
+//	EXTENDED_HEADERS (11)    ACK; wins over structured replies                       TestExtendedHeaders
 //	any other                ERR_UNSUP, its data read away                           TestMalformedOptions
 //
 // Refusals carry a text with the cause and what to do:
@@ -35,16 +37,28 @@
 //	ERR_POLICY      the client may not, or somebody else has it (fs.ErrPermission, EBUSY)
 //	ERR_INVALID     data where none belongs, lengths that do not add up, bytes behind
 //	                the last field, names that are no text, contexts without structured replies
-//	ERR_TOO_BIG     more than 64 KiB of data; above 1 MiB we close
+//	                or extended headers
+//	ERR_TOO_BIG     more than 64 KiB of data (above 1 MiB we close), 256 queries or 64 contexts
 //	ERR_SHUTDOWN    the server is shutting down
 //	ERR_PLATFORM    Exports failed for another reason; the text has it
+//
+// # Metadata contexts
+//
+//	base:allocation          bit 0 hole, bit 1 zero. Absent is both. Zero is both on a      TestStatus
+//	                         read-only export, zero alone on one that can be written,
+//	                         where NO_HOLE may have asked for space
+//	qemu:allocation-depth    from which layer of the disk, 1 the topmost; 0 from none.      TestStatusOfContexts
+//	                         Where a block comes from several, the topmost                  TestDepthAligned
+//	qemu:dirty-bitmap:NAME   for each of Export.Bitmaps: bit 0 where its Changed has Data.  TestStatusOfContexts
+//	                         One that has gone since it was chosen: all has changed         TestContextFails
 //
 // # Transmission flags
 //
 //	HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_CACHE     always
 //	READ_ONLY                                       the disk is no block.Device
 //	SEND_TRIM, SEND_WRITE_ZEROES, SEND_FAST_ZERO    it is one
-//	SEND_DF                                         after STRUCTURED_REPLY
+//	SEND_DF                                         after STRUCTURED_REPLY or EXTENDED_HEADERS
+//	BLOCK_STATUS_PAYLOAD                            after EXTENDED_HEADERS, with contexts chosen
 //	CAN_MULTI_CONN                                  where the Export says so
 //	ROTATIONAL, SEND_RESIZE                         never
 //
@@ -58,30 +72,33 @@
 // accepted on every command; a write, trim or zeroing with it is flushed
 // before its reply. Once structured replies are agreed on, READ and
 // BLOCK_STATUS are always answered so, and every error, with a text; success
-// of anything else is a simple reply.
+// of anything else is a simple reply. With extended headers there are no simple
+// replies, lengths have 64 bits, and a payload is announced by PAYLOAD_LEN: on a
+// command that takes none it is read away and EINVAL, above the maximum we
+// close (TestExtendedPayloads, TestExtendedLengths).
 //
 //	command             our answer
 //	READ (0)            up to the maximum, else EINVAL. Structured: one chunk, or from 16 KiB on
 //	                    data and hole chunks as the disk's extents are, at most 16, none
 //	                    overlapping, borders at 512. DF: one chunk. An error comes instead of
 //	                    all data, never behind some. Length 0 succeeds
-//	WRITE (1)           the payload is read whatever we answer. Length 0 succeeds
+//	WRITE (1)           the payload is read whatever we answer. Length 0 succeeds. With extended
+//	                    headers there is none without PAYLOAD_LEN: EINVAL
 //	DISC (2)            what is in flight is done and answered, then we close; the same if the
 //	                    client closes its half. Who has seen us close finds the export free
 //	FLUSH (3)           every write answered before is on stable storage; range is ignored
 //	TRIM (4)            block.Discard; any length
 //	CACHE (5)           block.Prefetch; succeeds whatever comes of it; any length
 //	WRITE_ZEROES (6)    block.ZeroAt; NO_HOLE keeps the space; FAST_ZERO is ENOTSUP at once where
-//	                    it would be slow, and always together with NO_HOLE; any length
-//	BLOCK_STATUS (7)    base:allocation, neighbours merged, inside the request, at most 8192
-//	                    extents (one with REQ_ONE), borders at 512 or the agreed block size.
-//	                    Absent is hole and zero. Zero is hole and zero on a read-only export,
-//	                    zero alone on one that can be written, where NO_HOLE may have asked for
-//	                    space. Without the context, or of 0 bytes: EINVAL
+//	                    it would be slow; both together where the disk can do that; any length
+//	BLOCK_STATUS (7)    a chunk for each context chosen, or for those that a payload names (an
+//	                    unknown one or one named twice: EINVAL). Neighbours merged, inside the
+//	                    request, at most 8192 extents in all (one a chunk with REQ_ONE), borders at
+//	                    512 or the agreed block size. Without a context, or of 0 bytes: EINVAL
 //	any other           EINVAL
 //
-// TestReadWrite, TestReadHoles, TestStatus, TestErrors, TestFlushAndFUA,
-// TestDisconnectFinishes and TestModel are the proof; the tests with the tag
+// TestReadWrite, TestReadHoles, TestStatus, TestErrors, TestSlowZeroes,
+// TestFlushAndFUA, TestDisconnectFinishes and TestModel are the proof; the tests with the tag
 // integration have nbdinfo, nbdcopy, qemu-img, qemu-io and fio agree.
 //
 // # Errors

@@ -59,6 +59,7 @@ var (
 	errStalled  = errors.New("it took no replies, or sent no payload, while others waited for that")
 	errCrowded  = errors.New("the limit of connections was reached and its handshake had lasted longest")
 	errDrained  = errors.New("the server is shutting down")
+	errHanded   = errors.New("another server goes on with it")
 	errTimeout  = errors.New("the handshake took too long")
 	errProtocol = errors.New("protocol error")
 )
@@ -109,7 +110,21 @@ func errno(err error) Errno {
 	return EIO
 }
 
-// repErrno maps the error of Exports to the reply that refuses the option.
+// repErrno maps the error of Exports to the reply that refuses an option of
+// this client.
+func (c *conn) repErrno(opt uint32, err error) repError {
+	if errors.Is(err, ErrTLSRequired) {
+		// The protocol has this reply for these two only, and not where TLS
+		// cannot be started.
+		if (opt == optInfo || opt == optGo) && c.secure == nil && c.s.tls != nil && c.fixed {
+			return repErrTLSReqd
+		}
+		return repErrPolicy
+	}
+	return repErrno(err)
+}
+
+// repErrno maps the error of Exports to the reply that refuses an option.
 func repErrno(err error) repError {
 	for _, row := range [...]struct {
 		is   error

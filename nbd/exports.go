@@ -63,8 +63,28 @@ type Export struct {
 	// others to the same name see. It is true of whatever nobody writes.
 	MultiConn bool
 
+	// Bitmaps tell what has changed on the disk since some point in time. They
+	// are offered as metadata contexts.
+	Bitmaps []Bitmap
+
+	// Transient says that the disk is gone with the connection, so that
+	// another server cannot go on with it.
+	Transient bool
+
 	// Close, if not nil, is called once, when no request uses Disk any more.
 	Close func() error
+}
+
+// A Bitmap tells what has changed on a disk, as the metadata context
+// qemu:dirty-bitmap:NAME.
+type Bitmap struct {
+	// Name is not empty. One that is no text, or longer than 4 KiB with what
+	// stands before it, is not offered.
+	Name string
+
+	// Changed has Data where the disk has changed, and any other kind where it
+	// has not. It is as long as the disk.
+	Changed block.Mapper
 }
 
 // sizes returns the block sizes that clients are told, with limit as the most

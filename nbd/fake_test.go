@@ -89,7 +89,7 @@ func (m *memory) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) er
 	defer m.mu.Unlock()
 	clear(m.data[off : off+n])
 	kind := block.Absent
-	if mode == block.ZeroAllocated {
+	if mode.Keeps() {
 		kind = block.Zero
 	}
 	// Only whole sectors change their kind.
@@ -258,6 +258,17 @@ func (a *aServer) enter(t testing.TB, name string) *nbdtest.Client {
 	t.Helper()
 	c := a.dial(t)
 	if err := c.Enter(name); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// extended returns a client in an export, with extended headers and all
+// contexts.
+func (a *aServer) extended(t testing.TB, name string) *nbdtest.Client {
+	t.Helper()
+	c := a.dial(t)
+	if err := c.EnterExtended(name); err != nil {
 		t.Fatal(err)
 	}
 	return c

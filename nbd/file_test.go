@@ -46,6 +46,9 @@ func (d *fileDisk) WriteAt(_ context.Context, p []byte, off int64) error {
 func (d *fileDisk) Flush(context.Context) error { return unix.Fdatasync(int(d.f.Fd())) }
 
 func (d *fileDisk) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
+	if err := block.RefuseSlow(mode); err != nil {
+		return err
+	}
 	if mode == block.ZeroAllocated || n == 0 {
 		return d.WriteAt(ctx, make([]byte, n), off)
 	}

@@ -1,22 +1,49 @@
 package nbd
 
 import (
+	"errors"
 	"io"
+	"net"
+	"syscall"
 )
 
 // inputSize is how much is read at once: many small requests, and the longest
 // option.
 const inputSize = 64 << 10
 
-// An input is what a client has sent and nobody has looked at yet.
+// An input is what a client has sent and nobody has looked at yet. Its memory
+// is borrowed: while there is nothing, it has none.
 type input struct {
-	from io.Reader
-	buf  []byte
-	r, w int // the bytes are buf[r:w]
+	from  io.Reader
+	pools *pools
+	ahead []byte // comes before what is read from the client
+	held  *buffer
+	buf   []byte // the memory of held; nil without it
+	r, w  int    // the bytes are buf[r:w]
+
+	// A socket that can say when there is something to read needs no memory
+	// until then.
+	raw  syscall.RawConn // nil if it cannot
+	look func(fd uintptr) bool
+	got  int
+	err  error
 }
 
+// start makes the input that of a socket.
+func (in *input) start(nc net.Conn, p *pools) {
+	in.from, in.pools = nc, p
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			in.raw, in.look = raw, in.tryRead
+		}
+	}
+}
+
+// secure makes the input what TLS makes of it.
+func (in *input) secure(from io.Reader) { in.from, in.raw = from, nil }
+
 // buffered returns how many bytes are at hand.
-func (in *input) buffered() int { return in.w - in.r }
+func (in *input) buffered() int { return in.w - in.r + len(in.ahead) }
 
 // peek returns the next n bytes, which stay; it waits until they are there.
 // n is at most inputSize. The error is io.EOF only if the client ended
@@ -34,11 +61,16 @@ func (in *input) peek(n int) ([]byte, error) {
 func (in *input) fill(n int) error {
 	if in.r == in.w {
 		in.r, in.w = 0, 0
-	} else if in.r+n > len(in.buf) {
+		if in.raw != nil && len(in.ahead) == 0 {
+			return in.wait()
+		}
+	}
+	in.borrow()
+	if in.r+n > len(in.buf) {
 		in.w = copy(in.buf, in.buf[in.r:in.w])
 		in.r = 0
 	}
-	got, err := in.from.Read(in.buf[in.w:])
+	got, err := in.read(in.buf[in.w:])
 	in.w += got
 	if got > 0 {
 		return nil
@@ -52,27 +84,100 @@ func (in *input) fill(n int) error {
 	return err
 }
 
-// skip drops n bytes that are at hand.
+// read reads into p what is ahead or, after that, what the client sends.
+func (in *input) read(p []byte) (int, error) {
+	if len(in.ahead) > 0 {
+		n := copy(p, in.ahead)
+		if in.ahead = in.ahead[n:]; len(in.ahead) == 0 {
+			in.ahead = nil
+		}
+		return n, nil
+	}
+	return in.from.Read(p)
+}
+
+// wait waits until there is something to read and reads it, without memory in
+// the meantime.
+func (in *input) wait() error {
+	if err := in.raw.Read(in.look); err != nil {
+		return err
+	}
+	if in.got > 0 {
+		in.w = in.got
+		return nil
+	}
+	if in.err == nil {
+		return io.EOF
+	}
+	return in.err
+}
+
+// tryRead reads without waiting, and reports whether there was something.
+func (in *input) tryRead(fd uintptr) bool {
+	in.borrow()
+	for {
+		in.got, in.err = syscall.Read(int(fd), in.buf)
+		switch {
+		case errors.Is(in.err, syscall.EINTR):
+		case errors.Is(in.err, syscall.EAGAIN):
+			in.giveBack()
+			return false
+		default:
+			return true
+		}
+	}
+}
+
+// borrow takes memory from the pools, if there is none.
+func (in *input) borrow() {
+	if in.held == nil {
+		in.held = in.pools.get(inputSize)
+		in.buf = in.held.data[:inputSize]
+	}
+}
+
+// giveBack returns the memory. Nothing is at hand.
+func (in *input) giveBack() {
+	if in.held != nil {
+		in.held.release()
+		in.held, in.buf = nil, nil
+	}
+	in.r, in.w = 0, 0
+}
+
+// skip drops n bytes that were peeked at.
 func (in *input) skip(n int) { in.r += n }
 
 // take moves what is at hand to p and returns how many bytes that were.
 func (in *input) take(p []byte) int {
 	n := copy(p, in.buf[in.r:in.w])
 	in.r += n
-	return n
+	k := copy(p[n:], in.ahead)
+	if in.ahead = in.ahead[k:]; len(in.ahead) == 0 {
+		in.ahead = nil
+	}
+	return n + k
 }
 
-// discard drops the next n bytes, waiting for them.
-func (in *input) discard(n int64) error {
+// discard drops the next n bytes, waiting for them, and returns how many of
+// them it could not drop.
+func (in *input) discard(n uint64) (uint64, error) {
 	for n > 0 {
-		if in.buffered() == 0 {
+		if in.r == in.w {
 			if err := in.fill(1); err != nil {
-				return err
+				return n, err
 			}
 		}
-		step := min(n, int64(in.buffered()))
+		step := min(n, uint64(in.w-in.r))
 		in.r += int(step)
 		n -= step
 	}
-	return nil
+	return 0, nil
+}
+
+// unread makes p, and what is at hand behind it, what comes next.
+func (in *input) unread(p []byte) {
+	rest := append(in.buf[in.r:in.w:in.w], in.ahead...)
+	in.ahead = append(p, rest...)
+	in.giveBack()
 }

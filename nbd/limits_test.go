@@ -368,7 +368,7 @@ func TestTrickle(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	a := serve(t)
 	a.disk.mark(0, diskSize, 0)
-	for _, n := range []uint32{512, 32 << 10, 1 << 20} {
+	for _, n := range []uint64{512, 32 << 10, 1 << 20} {
 		c := a.simple(t, "rw")
 		var sent atomic.Int64
 		go func() {

@@ -21,7 +21,7 @@ func TestModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const parts, part = 8, diskSize / 8
 			var all sync.WaitGroup
-			clients := []*nbdtest.Client{a.enter(t, name), a.simple(t, name), a.enter(t, name)}
+			clients := []*nbdtest.Client{a.enter(t, name), a.simple(t, name), a.extended(t, name)}
 			for i := range parts {
 				c := clients[i%len(clients)]
 				all.Go(func() {
@@ -51,13 +51,13 @@ func play(c *nbdtest.Client, rng *rand.Rand, base uint64, model []byte) error {
 			err = c.WriteAt(p, base+uint64(off), fua)
 		case kind < 5:
 			clear(span)
-			err = c.Zero(base+uint64(off), uint32(n), fua|uint16(rng.IntN(2))*nbdtest.NoHole)
+			err = c.Zero(base+uint64(off), uint64(n), fua|uint16(rng.IntN(2))*nbdtest.NoHole)
 		case kind < 6:
 			clear(span)
-			err = c.Trim(base+uint64(off), uint32(n), fua) // our disk zeroes
+			err = c.Trim(base+uint64(off), uint64(n), fua) // our disk zeroes
 		case kind < 7:
 			err = c.Flush()
-		case kind < 8 && n > 0 && c.Structured:
+		case kind < 8 && n > 0 && (c.Structured || c.Extended):
 			err = zerosAreZero(c, base+uint64(off), span)
 		default:
 			var got []byte
@@ -75,7 +75,7 @@ func play(c *nbdtest.Client, rng *rand.Rand, base uint64, model []byte) error {
 
 // zerosAreZero looks that what the block status calls zero is zero.
 func zerosAreZero(c *nbdtest.Client, off uint64, span []byte) error {
-	extents, err := c.Status(off, uint32(len(span)), 0)
+	extents, err := c.Status(off, uint64(len(span)), 0)
 	for _, e := range extents {
 		n := min(int(e.Len), len(span))
 		if e.Flags&2 != 0 && bytes.Count(span[:n], []byte{0}) != n {

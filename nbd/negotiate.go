@@ -59,7 +59,7 @@ func (c *conn) greet() error {
 	if flags&^(flagFixedNewstyle|flagNoZeroes) != 0 {
 		return fmt.Errorf("%w: client flags %#x were not offered", errProtocol, flags)
 	}
-	c.noZeroes = flags&flagNoZeroes != 0
+	c.fixed, c.noZeroes = flags&flagFixedNewstyle != 0, flags&flagNoZeroes != 0
 	return nil
 }
 
@@ -78,8 +78,11 @@ func (c *conn) optionData(opt, n uint32) ([]byte, error) {
 		return nil, fmt.Errorf("%w: option %d of %d bytes", errProtocol, opt, n)
 	}
 	c.flush()
-	if err := c.in.discard(int64(n)); err != nil {
+	if _, err := c.in.discard(uint64(n)); err != nil {
 		return nil, err
+	}
+	if c.mustTLS() && opt != optStartTLS {
+		return nil, c.refuseBeforeTLS(opt)
 	}
 	return nil, c.deny(opt, repErrTooBig, "option %d has %d bytes of data; the limit is %d", opt, n, maxOption)
 }
@@ -92,6 +95,9 @@ func (c *conn) option(opt uint32, data []byte) (over, entered bool, err error) {
 			return true, false, errDrained
 		}
 		return true, false, c.deny(opt, repErrShutdown, "the server is shutting down; connect again later")
+	}
+	if c.mustTLS() && opt != optStartTLS && opt != optAbort {
+		return false, false, c.refuseBeforeTLS(opt)
 	}
 	if len(data) > 0 && (opt == optList || opt == optStartTLS || opt == optStructuredReply || opt == optExtendedHeaders) {
 		return false, false, c.deny(opt, repErrInvalid, "option %d takes no data, but came with %d bytes", opt, len(data))
@@ -109,14 +115,19 @@ func (c *conn) option(opt uint32, data []byte) (over, entered bool, err error) {
 	case optList:
 		err = c.list()
 	case optStructuredReply:
-		c.structured = true
+		if c.headers == headersExtended {
+			err = c.deny(opt, repErrExtended, "extended headers are agreed on, which structured replies cannot replace")
+			break
+		}
+		c.headers = headersStructured
+		c.answer(opt, repAck, nil)
+	case optExtendedHeaders:
+		c.headers = headersExtended
 		c.answer(opt, repAck, nil)
 	case optListMetaContext, optSetMetaContext:
 		err = c.metaContext(opt, data)
 	case optStartTLS:
-		err = c.deny(opt, repErrUnsup, "this server has no TLS; use its unix socket, or plain TCP where you trust the network")
-	case optExtendedHeaders:
-		err = c.deny(opt, repErrUnsup, "this server has no extended headers; go on with structured replies")
+		err = c.startTLS()
 	default:
 		err = c.deny(opt, repErrUnsup, "option %d is not known to this server", opt)
 	}
@@ -167,7 +178,7 @@ func (c *conn) list() (err error) {
 			if !c.troubled.Swap(true) {
 				c.s.log.Error("nbd: listing the exports failed", c.attr("error", err)...)
 			}
-			return c.deny(optList, repErrno(err), "listing the exports failed: %v", err)
+			return c.deny(optList, c.repErrno(optList, err), "listing the exports failed: %v", err)
 		}
 		if context.Cause(c.ctx) != nil {
 			return context.Cause(c.ctx)
@@ -189,6 +200,9 @@ func (c *conn) list() (err error) {
 func (c *conn) exportName(name string) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	if c.headers == headersExtended {
+		return fmt.Errorf("%w: option EXPORT_NAME after extended headers were agreed on", errProtocol)
 	}
 	if err := c.open(name); err != nil {
 		return fmt.Errorf("open the export: %w", err)

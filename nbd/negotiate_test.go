@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,7 +176,6 @@ func TestMalformedOptions(t *testing.T) {
 		"structured replies with data":  {nbdtest.OptStructuredReply, []byte{1}, nbdtest.RepErrInvalid},
 		"starttls with data":            {nbdtest.OptStartTLS, []byte{1}, nbdtest.RepErrInvalid},
 		"starttls":                      {nbdtest.OptStartTLS, nil, nbdtest.RepErrUnsup},
-		"extended headers":              {nbdtest.OptExtendedHeaders, nil, nbdtest.RepErrUnsup},
 		"extended headers with data":    {nbdtest.OptExtendedHeaders, []byte{1}, nbdtest.RepErrInvalid},
 		"an option nobody knows":        {4242, []byte("whatever"), nbdtest.RepErrUnsup},
 		"option 0":                      {0, nil, nbdtest.RepErrUnsup},
@@ -225,68 +223,6 @@ func TestUnrecoverable(t *testing.T) {
 		})
 	}
 	a.alive(t)
-}
-
-func TestMetaContexts(t *testing.T) {
-	a := serve(t)
-	c := a.dial(t)
-	_, err := c.ListContexts("rw")
-	denied(t, err, nbdtest.RepErrInvalid) // not before structured replies
-	if err := c.StructuredReplies(); err != nil {
-		t.Fatal(err)
-	}
-	one := map[string]uint32{"base:allocation": 0}
-	for _, tt := range []struct {
-		queries []string
-		list    map[string]uint32
-		set     bool
-	}{
-		{nil, one, false},
-		{[]string{"base:"}, one, false},
-		{[]string{"base:allocation"}, one, true},
-		{[]string{"base:allocation", "base:allocation", "base:"}, one, true},
-		{[]string{"base:other"}, nil, false},
-		{[]string{"qemu:dirty-bitmap:x", "x-unknown:y", "", "noname"}, nil, false},
-		{[]string{"qemu:allocation-depth", "base:allocation"}, one, true},
-	} {
-		list, err := c.ListContexts("rw", tt.queries...)
-		if err != nil || !maps.Equal(list, tt.list) {
-			t.Errorf("list %q: %v, %v", tt.queries, list, err)
-		}
-		set, err := c.SetContexts("rw", tt.queries...)
-		if err != nil || (len(set) == 1) != tt.set {
-			t.Errorf("set %q: %v, %v", tt.queries, set, err)
-		}
-	}
-	_, err = c.ListContexts("none")
-	denied(t, err, nbdtest.RepErrUnknown)
-}
-
-// TestContextsHold looks when a chosen context may be used.
-func TestContextsHold(t *testing.T) {
-	a := serve(t)
-	for name, tt := range map[string]struct {
-		prepare func(c *nbdtest.Client)
-		want    uint32
-	}{
-		"chosen":             {func(c *nbdtest.Client) { c.SetContexts("rw", "base:allocation") }, 0},
-		"not chosen":         {func(c *nbdtest.Client) {}, nbdtest.EINVAL},
-		"of another export":  {func(c *nbdtest.Client) { c.SetContexts("ro", "base:allocation") }, nbdtest.EINVAL},
-		"replaced by none":   {func(c *nbdtest.Client) { c.SetContexts("rw", "base:allocation"); c.SetContexts("rw") }, nbdtest.EINVAL},
-		"replaced by errors": {func(c *nbdtest.Client) { c.SetContexts("rw", "base:allocation"); c.SetContexts("none", "x") }, nbdtest.EINVAL},
-		"info in between":    {func(c *nbdtest.Client) { c.SetContexts("rw", "base:allocation"); c.Info("ro") }, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := a.dial(t)
-			c.StructuredReplies()
-			tt.prepare(c)
-			if _, err := c.Go("rw"); err != nil {
-				t.Fatal(err)
-			}
-			_, err := c.Status(0, 4096, 0)
-			want(t, err, tt.want)
-		})
-	}
 }
 
 // TestOpenErrors looks how errors of Exports are told.

@@ -27,6 +27,8 @@ type Meter interface {
 // A ConnInfo describes a live connection.
 type ConnInfo struct {
 	Client   Client
+	Peer     string    // the common name in the client's certificate; empty without one
+	Headers  string    // "simple", "structured" or "extended"; empty until an export is open
 	Export   string    // the Export's Label; empty until one is open
 	Writable bool      // the client may write
 	Since    time.Time // when the connection was accepted

@@ -1,9 +1,6 @@
 package nbd
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // A fields takes an option's data apart. After data that is too short, bad is
 // set and everything is zero.
@@ -36,6 +33,13 @@ func (f *fields) uint32() uint32 {
 	return 0
 }
 
+func (f *fields) uint64() uint64 {
+	if p := f.bytes(8); p != nil {
+		return be.Uint64(p)
+	}
+	return 0
+}
+
 func (f *fields) text() string { return string(f.bytes(f.uint32())) }
 
 // infoOrGo answers NBD_OPT_INFO and NBD_OPT_GO, and reports whether data flows
@@ -59,12 +63,13 @@ func (c *conn) infoOrGo(opt uint32, data []byte) (bool, error) {
 		if !c.troubled.Swap(true) {
 			c.s.log.Info("nbd: export not opened", c.attr("error", err)...)
 		}
-		return false, c.deny(opt, repErrno(err), "%v", err)
+		return false, c.deny(opt, c.repErrno(opt, err), "%v", err)
 	}
 	c.describe(opt, wanted)
 	if opt == optGo {
 		if slices.Contains(wanted, infoBlockSize) {
 			c.minBlock, _, c.maxPayload, _ = c.export.sizes(c.maxPayload) // now they bind both
+			c.agreed = true
 		}
 		c.enter()
 	}
@@ -78,7 +83,7 @@ func (c *conn) describe(opt uint32, wanted []uint16) {
 	p := make([]byte, 14)
 	be.PutUint16(p, infoExport)
 	be.PutUint64(p[2:], uint64(e.Disk.Size()))
-	be.PutUint16(p[10:], c.transmissionFlags())
+	be.PutUint16(p[10:], c.transmissionFlags(opt == optInfo))
 	c.answer(opt, repInfo, p[:12])
 	for _, kind := range wanted {
 		be.PutUint16(p, kind)
@@ -97,53 +102,4 @@ func (c *conn) describe(opt uint32, wanted []uint16) {
 			c.answer(opt, repInfo, p)
 		}
 	}
-}
-
-// metaContext answers NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT.
-func (c *conn) metaContext(opt uint32, data []byte) error {
-	set := opt == optSetMetaContext
-	if set {
-		c.meta = false // also when it fails
-	}
-	if !c.structured {
-		return c.deny(opt, repErrInvalid, "ask for structured replies first: block status needs them")
-	}
-	name, found, err := parseQueries(data, set)
-	if err != nil {
-		return c.deny(opt, repErrInvalid, "%v", err)
-	}
-	if err := c.open(name); err != nil {
-		return c.deny(opt, repErrno(err), "%v", err)
-	}
-	if found {
-		p := make([]byte, 4, 4+len(allocationContext))
-		if set {
-			be.PutUint32(p, allocationID)
-			c.meta, c.metaExport = true, name
-		}
-		c.answer(opt, repMetaContext, append(p, allocationContext...))
-	}
-	c.answer(opt, repAck, nil)
-	return nil
-}
-
-// parseQueries takes a meta context option apart, and reports whether its
-// queries find the one context that we have.
-func parseQueries(data []byte, set bool) (name string, found bool, err error) {
-	f := fields{rest: data}
-	name = f.text()
-	n := f.uint32()
-	found = n == 0 && !set && !f.bad
-	for ; n > 0 && !f.bad; n-- {
-		switch f.text() {
-		case allocationContext:
-			found = true
-		case "base:":
-			found = found || !set
-		}
-	}
-	if f.bad || len(f.rest) > 0 {
-		return "", false, fmt.Errorf("the lengths in the request do not add up to its %d bytes", len(data))
-	}
-	return name, found, checkName(name)
 }

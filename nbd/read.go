@@ -24,12 +24,10 @@ func (c *conn) read(q *request, b *buffer) error {
 	start := c.s.clock()
 	var err error
 	switch {
-	case !c.structured:
-		p := b.grow(simpleSize + int(q.n))
-		putSimple(p, q.cookie, 0)
-		err = c.export.Disk.ReadAt(c.ctx, p[simpleSize:], int64(q.off))
+	case c.headers == headersSimple:
+		err = c.export.Disk.ReadAt(c.ctx, q.addSimple(b, 0, int(q.n)), int64(q.off))
 	case q.n == 0:
-		putChunk(b.grow(chunkSize), q.cookie, chunkDone, chunkNone, 0)
+		q.addChunk(b, c.headers, chunkDone, chunkNone, 0)
 		return nil
 	case q.n < holesFrom || q.has(cmdFlagDF):
 		err = c.dataChunk(q, b, int64(q.off), int(q.n), chunkDone)
@@ -42,10 +40,9 @@ func (c *conn) read(q *request, b *buffer) error {
 
 // dataChunk reads n bytes at off into a chunk.
 func (c *conn) dataChunk(q *request, b *buffer, off int64, n int, flags uint16) error {
-	p := b.grow(chunkSize + 8 + n)
-	putChunk(p, q.cookie, flags, chunkOffsetData, 8+n)
-	be.PutUint64(p[chunkSize:], uint64(off))
-	return c.export.Disk.ReadAt(c.ctx, p[chunkSize+8:], off)
+	p := q.addChunk(b, c.headers, flags, chunkOffsetData, 8+n)
+	be.PutUint64(p, uint64(off))
+	return c.export.Disk.ReadAt(c.ctx, p[8:], off)
 }
 
 // readRuns reads what is worth reading, and tells the rest as holes.
@@ -64,10 +61,9 @@ func (c *conn) readRuns(q *request, b *buffer) error {
 		if !r.hole {
 			err = c.dataChunk(q, b, off, r.n, flags)
 		} else {
-			p := b.grow(chunkSize + 12)
-			putChunk(p, q.cookie, flags, chunkOffsetHole, 12)
-			be.PutUint64(p[chunkSize:], uint64(off))
-			be.PutUint32(p[chunkSize+8:], uint32(r.n))
+			p := q.addChunk(b, c.headers, flags, chunkOffsetHole, 12)
+			be.PutUint64(p, uint64(off))
+			be.PutUint32(p[8:], uint32(r.n))
 		}
 		if err != nil {
 			return err

@@ -102,6 +102,12 @@ func (s *sender) write(batch []*buffer) error {
 
 // writeVec writes the parts of vec.
 func (s *sender) writeVec(vec net.Buffers) error {
+	if t := s.conn.secure; t != nil {
+		err := t.write(vec)
+		clear(vec)
+		s.vec = vec[:0]
+		return err
+	}
 	if len(vec) == 1 {
 		_, err := s.conn.nc.Write(vec[0])
 		vec[0] = nil

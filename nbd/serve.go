@@ -20,7 +20,7 @@ func (c *conn) check(q *request) error {
 	if writes && c.dev == nil {
 		return refuse(EPERM, "the export is read-only: %s is not possible; write to an overlay of the image instead", q.cmd)
 	}
-	if (q.cmd == CmdRead || q.cmd == CmdWrite) && q.n > c.maxPayload {
+	if (q.cmd == CmdRead || q.cmd == CmdWrite) && q.n > uint64(c.maxPayload) {
 		return refuse(EINVAL, "%s of %d bytes; the limit is %d: use several requests", q.cmd, q.n, c.maxPayload)
 	}
 	if q.cmd == CmdFlush {
@@ -35,20 +35,30 @@ func (c *conn) checkFlags(q *request) error {
 	known := uint16(cmdFlagFUA)
 	switch q.cmd {
 	case CmdRead:
-		if c.structured {
+		if c.headers != headersSimple {
 			known |= cmdFlagDF
+		}
+	case CmdWrite:
+		if c.headers == headersExtended {
+			known |= cmdFlagPayload
+			if !q.has(cmdFlagPayload) {
+				return refuse(EINVAL, "write without a payload: with extended headers it needs the flag PAYLOAD_LEN")
+			}
 		}
 	case CmdWriteZeroes:
 		known |= cmdFlagNoHole | cmdFlagFastZero
 	case CmdBlockStatus:
 		known |= cmdFlagReqOne
-		if !c.meta {
-			return refuse(EINVAL, "block-status needs the context base:allocation, which was not chosen for this export")
+		if c.headers == headersExtended {
+			known |= cmdFlagPayload
+		}
+		if len(c.contexts) == 0 {
+			return refuse(EINVAL, "block-status needs a metadata context, and none was chosen for this export")
 		}
 		if q.n == 0 {
 			return refuse(EINVAL, "block-status of 0 bytes; ask for at least 1")
 		}
-	case CmdWrite, CmdFlush, CmdTrim, CmdCache:
+	case CmdFlush, CmdTrim, CmdCache:
 	default:
 		return refuse(EINVAL, "command %d is not known to this server", uint16(q.cmd))
 	}
@@ -61,7 +71,7 @@ func (c *conn) checkFlags(q *request) error {
 // checkRange refuses what is not inside the export or not aligned as agreed.
 func (c *conn) checkRange(q *request) error {
 	size := uint64(c.size)
-	if q.off > size || uint64(q.n) > size-q.off {
+	if q.off > size || q.n > size-q.off {
 		code := EINVAL
 		if q.cmd == CmdWrite || q.cmd == CmdWriteZeroes {
 			code = ENOSPC
@@ -69,7 +79,7 @@ func (c *conn) checkRange(q *request) error {
 		return refuse(code, "%s of %d bytes at %d reaches past the end of the export at %d", q.cmd, q.n, q.off, size)
 	}
 	least := uint64(c.minBlock)
-	end := q.off + uint64(q.n)
+	end := q.off + q.n
 	if q.off%least != 0 || end%least != 0 && end != size {
 		return refuse(EINVAL, "%s of %d bytes at %d is not aligned to the agreed block size %d", q.cmd, q.n, q.off, least)
 	}
@@ -121,9 +131,18 @@ func (c *conn) carryOut(q *request, b *buffer) (err error) {
 		err = c.dev.Flush(c.ctx)
 	}
 	if err == nil {
-		putSimple(b.grow(simpleSize), q.cookie, 0)
+		c.succeed(q, b)
 	}
 	return err
+}
+
+// succeed makes a reply of q that carries nothing.
+func (c *conn) succeed(q *request, b *buffer) {
+	if c.headers == headersExtended {
+		q.addChunk(b, c.headers, chunkDone, chunkNone, 0)
+		return
+	}
+	q.addSimple(b, 0, 0)
 }
 
 // zero carries out a WRITE_ZEROES.
@@ -131,8 +150,7 @@ func (c *conn) zero(q *request) error {
 	mode := block.ZeroAny
 	switch {
 	case q.has(cmdFlagFastZero) && q.has(cmdFlagNoHole):
-		// No mode promises both; to refuse is always allowed.
-		return refuse(ENOTSUP, "fast zeroing cannot keep the space allocated; write zeros or leave NO_HOLE out")
+		mode = block.ZeroFastAllocated
 	case q.has(cmdFlagFastZero):
 		mode = block.ZeroFast
 	case q.has(cmdFlagNoHole):
@@ -154,16 +172,15 @@ func (c *conn) errnoOf(q *request, err error) Errno {
 func (c *conn) fail(q *request, b *buffer, at int, err error) {
 	b.data = b.data[:at]
 	code := c.errnoOf(q, err)
-	if !c.structured {
-		putSimple(b.grow(simpleSize), q.cookie, code)
+	if c.headers == headersSimple {
+		q.addSimple(b, code, 0)
 		return
 	}
 	text := clip(err.Error(), headRoom/4)
-	p := b.grow(chunkSize + 6 + len(text))
-	putChunk(p, q.cookie, chunkDone, chunkError, 6+len(text))
-	be.PutUint32(p[chunkSize:], uint32(code))
-	be.PutUint16(p[chunkSize+4:], uint16(len(text)))
-	copy(p[chunkSize+6:], text)
+	p := q.addChunk(b, c.headers, chunkDone, chunkError, 6+len(text))
+	be.PutUint32(p, uint32(code))
+	be.PutUint16(p[4:], uint16(len(text)))
+	copy(p[6:], text)
 }
 
 // trouble logs the first error of a connection that is not the client's own.

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,15 @@ type Config struct {
 	// StallTimeout is how long a client may leave bytes lying when others
 	// need the memory. Default 10 s.
 	StallTimeout time.Duration
+
+	// TLS is what clients that start TLS get; nil refuses it. Versions before
+	// 1.2 are never spoken and sessions never resumed, whatever it says. To
+	// change certificates without a restart set GetConfigForClient.
+	TLS *tls.Config
+
+	// TLSRequired refuses to clients on network sockets all but to start TLS;
+	// on unix sockets they need not.
+	TLSRequired bool
 }
 
 // withDefaults returns cfg with every zero field filled in.
@@ -95,6 +105,7 @@ type Server struct {
 	memory *semaphore.Weighted // bytes in flight on all connections
 	pools  pools
 	crew   crew
+	tls    *tls.Config // nil without TLS
 	closed atomic.Bool
 	epoch  time.Time
 
@@ -119,10 +130,14 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxInFlightBytes < 0 || cfg.MaxInFlightTotal < 0 || cfg.MaxWorkers < 0 || cfg.HandshakeTimeout < 0 || cfg.StallTimeout < 0 {
 		return nil, errors.New("nbd: a limit on memory, workers or time is negative")
 	}
+	if cfg.TLSRequired && cfg.TLS == nil {
+		return nil, errors.New("nbd: Config.TLSRequired without Config.TLS: no client on a network socket could do anything")
+	}
 	cfg = cfg.withDefaults()
 	return &Server{
 		cfg:       cfg,
 		log:       cfg.Logger,
+		tls:       hardened(cfg.TLS),
 		epoch:     time.Now(),
 		memory:    semaphore.NewWeighted(cfg.MaxInFlightTotal),
 		conns:     map[uint64]*conn{},
@@ -187,27 +202,45 @@ const stopPatience = 2 * time.Second
 // ends first it cuts them off, and its error is ctx's; then a request that
 // does not heed its context may still be running.
 func (s *Server) Shutdown(ctx context.Context) error {
+	conns := s.close()
+	for _, c := range conns {
+		c.drain()
+	}
+	if err := s.await(ctx, conns); err != nil {
+		return fmt.Errorf("nbd: shutdown: requests were still in flight: %w", err)
+	}
+	return nil
+}
+
+// close stops accepting and returns the connections there are.
+func (s *Server) close() []*conn {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.closed.Store(true)
 	for l := range s.listeners {
 		l.Close()
 	}
-	conns := s.live()
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.drain()
-	}
+	return s.live()
+}
+
+// await waits for the end of conns and of the workers. When ctx ends first it
+// cuts off what is left, and its error is ctx's.
+func (s *Server) await(ctx context.Context, conns []*conn) error {
 	err := s.waitAll(ctx, conns)
 	if err != nil {
 		for _, c := range conns {
-			c.cut(errCutOff)
+			select {
+			case <-c.done: // its socket may be another server's by now
+			default:
+				c.cut(errCutOff)
+			}
 		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if s.waitAll(grace, conns) == nil {
 			s.crew.stop()
 		}
-		return fmt.Errorf("nbd: shutdown: requests were still in flight: %w", err)
+		return err
 	}
 	s.crew.stop()
 	return nil

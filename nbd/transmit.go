@@ -16,22 +16,29 @@ const (
 // at hand are served without looking at the socket in between.
 func (c *conn) transmit() error {
 	q := new(request)
+	size := c.headers.requestSize()
 	for {
-		head, err := c.await(requestSize)
+		if c.pausing.Load() {
+			return errHanded
+		}
+		head, err := c.await(size)
 		if errors.Is(err, io.EOF) {
 			return nil // half closed, perhaps: what is in flight gets its reply
 		}
 		if err != nil {
-			return err
+			return c.paused(err)
 		}
-		if !q.parse(head) {
+		if !q.parse(head, c.headers) {
 			return fmt.Errorf("%w: a request began with %#x", errProtocol, be.Uint32(head))
 		}
-		c.in.skip(requestSize)
+		c.in.skip(size)
 		if q.cmd == CmdDisconnect {
 			return nil
 		}
-		q.conn, q.came = c, c.s.clock()
+		if c.headers == headersExtended && q.burden > uint64(c.maxPayload) {
+			return fmt.Errorf("%w: %s with a payload of %d bytes; the limit is %d", errProtocol, q.cmd, q.burden, c.maxPayload)
+		}
+		q.conn, q.contexts, q.came = c, c.everyContext(), c.s.clock()
 		if err := c.begin(q); err != nil {
 			return err
 		}
@@ -40,6 +47,11 @@ func (c *conn) transmit() error {
 
 // begin serves q here or hands it over.
 func (c *conn) begin(q *request) error {
+	if q.burden > 0 && q.cmd == CmdBlockStatus && len(c.contexts) > 0 {
+		if over, err := c.filter(q); over || err != nil {
+			return err
+		}
+	}
 	if err := c.check(q); err != nil {
 		return c.decline(q, err)
 	}
@@ -50,7 +62,7 @@ func (c *conn) begin(q *request) error {
 		case q.cmd == CmdWrite && c.writes.near():
 			p, err := c.await(int(q.n))
 			if err != nil {
-				return err
+				return c.putBack(q, nil, err)
 			}
 			q.payload = p
 			c.in.skip(int(q.n))
@@ -90,11 +102,11 @@ func (c *conn) gather(n int) (*buffer, error) {
 
 // decline refuses q, which was never begun, after reading its payload away.
 func (c *conn) decline(q *request, why error) error {
-	if q.cmd == CmdWrite {
-		if c.in.buffered() < int(q.n) {
+	if q.burden > 0 {
+		if uint64(c.in.buffered()) < q.burden {
 			c.flush()
 		}
-		if err := c.in.discard(int64(q.n)); err != nil {
+		if err := c.discard(q.burden); err != nil {
 			return err
 		}
 	}
@@ -111,7 +123,7 @@ func (c *conn) decline(q *request, why error) error {
 func (c *conn) handOver(q *request) error {
 	r := c.s.pools.request()
 	*r = *q
-	if len(c.slots) == cap(c.slots) || c.in.buffered() < requestSize {
+	if len(c.slots) == cap(c.slots) || c.in.buffered() < c.headers.requestSize() {
 		c.flush() // what is ready need not wait for what we wait for
 	}
 	select {
@@ -145,7 +157,7 @@ func (c *conn) equip(r *request) error {
 		}
 		return c.payload(r)
 	case CmdBlockStatus:
-		r.reply = c.s.pools.get(8 * c.mostExtents(r))
+		r.reply = c.s.pools.get(c.statusSize(r))
 		return c.claim(r.reply)
 	default:
 		r.reply = c.s.pools.get(0)
@@ -163,16 +175,17 @@ func (c *conn) payload(r *request) error {
 	}
 	c.flush()
 	defer c.unsent.Store(0)
+	grace := true
 	for credit := 0; len(rest) > 0; {
 		if credit <= 0 { // a byte now and then is no progress
 			c.unsent.Store(c.s.clock())
 			credit = progress
 		}
-		n, err := c.nc.Read(rest[:min(len(rest), batchSize)])
+		n, err := c.in.read(rest[:min(len(rest), batchSize)])
 		rest = rest[n:]
 		credit -= n
-		if n == 0 && err != nil && !c.patient(err, 1) {
-			return err
+		if n == 0 && err != nil && !c.patient(err, 1) && !c.lenient(err, &grace, payloadGrace) {
+			return c.putBack(r, r.payload[:len(r.payload)-len(rest)], err)
 		}
 	}
 	return nil

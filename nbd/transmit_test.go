@@ -16,7 +16,7 @@ import (
 
 func TestReadWrite(t *testing.T) {
 	a := serve(t)
-	for _, c := range []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw")} {
+	for _, c := range []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw"), a.extended(t, "rw")} {
 		for _, n := range []int{1, 511, 512, 4096, 4097, 32 << 10, 32<<10 + 1, 64 << 10, 100_000, 1 << 20, 7 << 20} {
 			p := pattern(n, byte(n))
 			for _, off := range []uint64{0, 1, 513, diskSize - uint64(n)} {
@@ -37,7 +37,12 @@ func TestReadWrite(t *testing.T) {
 
 func TestReadHoles(t *testing.T) {
 	a := serve(t)
-	c := a.enter(t, "rw")
+	readHoles(t, a, a.enter(t, "rw"))
+	a.disk.Discard(t.Context(), 0, diskSize)
+	readHoles(t, a, a.extended(t, "rw"))
+}
+
+func readHoles(t *testing.T, a *aServer, c *nbdtest.Client) {
 	if err := c.WriteAt(pattern(5000, 1), 100_000, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +55,7 @@ func TestReadHoles(t *testing.T) {
 		{0, 1 << 20, 0, 2}, {0, 1 << 20, nbdtest.DF, 0}, {0, 512, 0, 0}, {0, 64 << 10, 0, 1},
 		{777, 200_001, 0, 2}, {1 << 20, 7 << 20, 0, 1}, {100_000, 5000, 0, 0}, {diskSize - 99_999, 99_999, 0, 1},
 	} {
-		r, err := c.Do(nbdtest.Request{Cmd: nbdtest.CmdRead, Off: tt.off, Len: uint32(tt.n), Flags: tt.flags})
+		r, err := c.Do(nbdtest.Request{Cmd: nbdtest.CmdRead, Off: tt.off, Len: uint64(tt.n), Flags: tt.flags})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,12 +77,12 @@ func TestReadHoles(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	a := serve(t)
-	c, ro := a.enter(t, "rw"), a.enter(t, "ro")
+	c, ro, wide := a.enter(t, "rw"), a.enter(t, "ro"), a.extended(t, "rw")
 	c.WriteAt(pattern(4096, 1), 1<<20, 0)
 	c.Zero(1<<20+8192, 4096, nbdtest.NoHole)
 	for _, tt := range []struct {
 		off   uint64
-		n     uint32
+		n     uint64
 		flags uint16
 		rw    string
 		ro    string
@@ -89,7 +94,7 @@ func TestStatus(t *testing.T) {
 		{diskSize - 1, 1, 0, "[{1 3}]", "[{1 3}]"},
 		{1<<20 + 8192 + 7, 5000, 0, "[{4089 2} {911 3}]", "[{5000 3}]"},
 	} {
-		for c, want := range map[*nbdtest.Client]string{c: tt.rw, ro: tt.ro} {
+		for c, want := range map[*nbdtest.Client]string{c: tt.rw, ro: tt.ro, wide: tt.rw} {
 			got, err := c.Status(tt.off, tt.n, tt.flags)
 			if err != nil || fmt.Sprint(got) != want {
 				t.Errorf("%d+%d: got %v, %v, want %s", tt.off, tt.n, got, err, want)
@@ -152,7 +157,7 @@ func TestErrors(t *testing.T) {
 		"zeroes":                      {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Len: diskSize}, 0},
 		"zeroes, NO_HOLE, FUA":        {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.NoHole | nbdtest.FUA, Len: 512}, 0},
 		"zeroes, FAST_ZERO":           {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.FastZero, Len: 512}, 0},
-		"zeroes, FAST_ZERO, NO_HOLE":  {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.FastZero | nbdtest.NoHole, Len: 512}, nbdtest.ENOTSUP},
+		"zeroes, FAST_ZERO, NO_HOLE":  {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.FastZero | nbdtest.NoHole, Len: 512}, 0},
 		"zeroes past the end":         {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Off: diskSize - 1, Len: 512}, nbdtest.ENOSPC},
 		"zeroes of read-only":         {"ro", q{Cmd: nbdtest.CmdWriteZeroes, Len: 512}, nbdtest.EPERM},
 		"zeroes with DF":              {"rw", q{Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.DF, Len: 512}, nbdtest.EINVAL},
@@ -177,10 +182,13 @@ func TestErrors(t *testing.T) {
 			if tt.export != "4k" && tt.q.Cmd != nbdtest.CmdBlockStatus { // there the sizes were not agreed on
 				clients = append(clients, a.simple(t, tt.export))
 			}
+			if tt.q.Flags&nbdtest.PayloadLen == 0 && len(tt.q.Payload) <= 1<<20 { // TestExtendedPayloads has the others
+				clients = append(clients, a.extended(t, tt.export))
+			}
 			for _, c := range clients {
 				_, err := c.Do(tt.q)
 				want(t, err, tt.want)
-				if err != nil && c.Structured && err.(*nbdtest.Error).Text == "" {
+				if err != nil && (c.Structured || c.Extended) && err.(*nbdtest.Error).Text == "" {
 					t.Error("an error without a text")
 				}
 				if _, err := c.Read(0, 4096, 0); err != nil {
@@ -216,7 +224,7 @@ func TestDiskErrors(t *testing.T) {
 		}
 		return nil
 	}
-	clients := []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw")}
+	clients := []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw"), a.extended(t, "rw")}
 	for _, tt := range []struct {
 		err  error
 		want uint32
@@ -283,7 +291,7 @@ func TestManyInFlight(t *testing.T) {
 		}
 		return nil
 	}
-	for _, c := range []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw")} {
+	for _, c := range []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw"), a.extended(t, "rw")} {
 		var all sync.WaitGroup
 		for range 300 {
 			all.Go(func() {

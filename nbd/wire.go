@@ -11,6 +11,9 @@ const (
 	magicSimple     = 0x67446698
 	magicStructured = 0x668e33ef
 
+	magicExtendedRequest = 0x21e41c71
+	magicExtendedReply   = 0x6e8a278c
+
 	flagFixedNewstyle = 1 << 0 // handshake flags, server's and client's
 	flagNoZeroes      = 1 << 1
 )
@@ -40,9 +43,11 @@ const (
 	repErrPolicy   repError = 1<<31 + 2
 	repErrInvalid  repError = 1<<31 + 3
 	repErrPlatform repError = 1<<31 + 4
+	repErrTLSReqd  repError = 1<<31 + 5
 	repErrUnknown  repError = 1<<31 + 6
 	repErrShutdown repError = 1<<31 + 7
 	repErrTooBig   repError = 1<<31 + 9
+	repErrExtended repError = 1<<31 + 10 // extended headers are required
 )
 
 // A repError is the type of a reply that refuses an option.
@@ -68,6 +73,7 @@ const (
 	flagCanMultiConn    = 1 << 8
 	flagSendCache       = 1 << 10
 	flagSendFastZero    = 1 << 11
+	flagStatusPayload   = 1 << 12
 )
 
 // Command flags.
@@ -77,6 +83,7 @@ const (
 	cmdFlagDF       = 1 << 2
 	cmdFlagReqOne   = 1 << 3
 	cmdFlagFastZero = 1 << 4
+	cmdFlagPayload  = 1 << 5 // the length is that of a payload
 )
 
 // Structured replies.
@@ -87,33 +94,73 @@ const (
 	chunkOffsetData  = 1
 	chunkOffsetHole  = 2
 	chunkBlockStatus = 5
+	chunkStatus64    = 6 // block status of extended headers
 	chunkError       = 1<<15 + 1
 )
 
-// Block status, in the context base:allocation.
+// Metadata contexts, and the states that block status has in them.
 const (
-	allocationContext = "base:allocation"
-	allocationID      = 1 // how block status replies name the context
+	contextAllocation = "base:allocation"
 	stateHole         = 1 << 0
 	stateZero         = 1 << 1
+
+	contextDepth = "qemu:allocation-depth" // the state is the depth
+
+	contextBitmap = "qemu:dirty-bitmap:" // and the bitmap's name
+	stateDirty    = 1 << 0
 )
 
 // Sizes in bytes.
 const (
-	optionSize  = 16
-	requestSize = 28
-	simpleSize  = 16
-	chunkSize   = 20
+	optionSize          = 16
+	requestSize         = 28
+	extendedRequestSize = 32
+	simpleSize          = 16
+	chunkSize           = 20
+	extendedChunkSize   = 32
 
-	maxString = 4096 // names, descriptions, error texts
-	maxOption = inputSize
-	maxSkip   = 1 << 20 // an option longer than that ends the connection
+	maxString   = 4096 // names, descriptions, error texts
+	maxOption   = inputSize
+	maxSkip     = 1 << 20 // an option longer than that ends the connection
+	maxQueries  = 256     // of one option about contexts
+	maxContexts = 64      // chosen for one connection
 
 	defaultMaxRequest = 32 << 20
 )
 
 // be is the byte order of everything on the wire.
 var be = binary.BigEndian
+
+// A headers is the kind of message headers that both sides use while data
+// flows.
+type headers uint8
+
+const (
+	headersSimple     headers = iota // compact requests, simple replies
+	headersStructured                // compact requests, structured replies where they are of use
+	headersExtended                  // extended requests and replies
+)
+
+// String returns the kind's name in lower case.
+func (h headers) String() string {
+	return [...]string{"simple", "structured", "extended"}[h]
+}
+
+// requestSize is how long the header of a request is.
+func (h headers) requestSize() int {
+	if h == headersExtended {
+		return extendedRequestSize
+	}
+	return requestSize
+}
+
+// chunkSize is how long the header of a chunk is.
+func (h headers) chunkSize() int {
+	if h == headersExtended {
+		return extendedChunkSize
+	}
+	return chunkSize
+}
 
 // A request is one command of the client, and while it is in the hands of a
 // worker, what the worker needs.
@@ -122,42 +169,86 @@ type request struct {
 	cmd    Command
 	cookie uint64
 	off    uint64
-	n      uint32
+	n      uint64 // how much of the export it is about
+	burden uint64 // how long the payload behind the header is
 
-	conn    *conn
-	payload []byte  // of a write
-	held    *buffer // where payload is, if it is not in the input
-	reply   *buffer // where the reply goes
-	came    int64   // when it was read, on the server's clock
+	conn     *conn
+	contexts uint64  // those that a block status is about, by their places
+	payload  []byte  // of a write
+	held     *buffer // where payload is, if it is not in the input
+	reply    *buffer // where the reply goes
+	came     int64   // when it was read, on the server's clock
 }
 
-// parse reads the header p and reports whether its magic is right.
-func (q *request) parse(p []byte) bool {
+// parse reads the header p, of kind h, and reports whether its magic is right.
+func (q *request) parse(p []byte, h headers) bool {
 	*q = request{
 		flags:  be.Uint16(p[4:]),
 		cmd:    Command(be.Uint16(p[6:])),
 		cookie: be.Uint64(p[8:]),
 		off:    be.Uint64(p[16:]),
-		n:      be.Uint32(p[24:]),
+	}
+	if h == headersExtended {
+		q.n = be.Uint64(p[24:])
+		if q.has(cmdFlagPayload) {
+			q.burden = q.n
+		}
+		return be.Uint32(p) == magicExtendedRequest
+	}
+	q.n = uint64(be.Uint32(p[24:]))
+	if q.cmd == CmdWrite {
+		q.burden = q.n
 	}
 	return be.Uint32(p) == magicRequest
+}
+
+// put writes the header that parse has read to p.
+func (q *request) put(p []byte, h headers) {
+	be.PutUint16(p[4:], q.flags)
+	be.PutUint16(p[6:], uint16(q.cmd))
+	be.PutUint64(p[8:], q.cookie)
+	be.PutUint64(p[16:], q.off)
+	if h == headersExtended {
+		be.PutUint32(p, magicExtendedRequest)
+		be.PutUint64(p[24:], q.n)
+		return
+	}
+	be.PutUint32(p, magicRequest)
+	be.PutUint32(p[24:], uint32(q.n))
 }
 
 // has reports whether the flag is set.
 func (q *request) has(flag uint16) bool { return q.flags&flag != 0 }
 
-// putSimple writes a simple reply's header to p.
-func putSimple(p []byte, cookie uint64, code Errno) {
+// addSimple appends a simple reply's header to b, and room for n bytes of
+// data, which it returns.
+func (q *request) addSimple(b *buffer, code Errno, n int) []byte {
+	p := b.grow(simpleSize + n)
 	be.PutUint32(p, magicSimple)
 	be.PutUint32(p[4:], uint32(code))
-	be.PutUint64(p[8:], cookie)
+	be.PutUint64(p[8:], q.cookie)
+	return p[simpleSize:]
+}
+
+// addChunk appends the header of a chunk to b, and room for its payload of n
+// bytes, which it returns.
+func (q *request) addChunk(b *buffer, h headers, flags, kind uint16, n int) []byte {
+	p := b.grow(h.chunkSize() + n)
+	q.putChunk(p, h, flags, kind, n)
+	return p[h.chunkSize():]
 }
 
 // putChunk writes the header of a chunk with n bytes of payload to p.
-func putChunk(p []byte, cookie uint64, flags, kind uint16, n int) {
-	be.PutUint32(p, magicStructured)
+func (q *request) putChunk(p []byte, h headers, flags, kind uint16, n int) {
 	be.PutUint16(p[4:], flags)
 	be.PutUint16(p[6:], kind)
-	be.PutUint64(p[8:], cookie)
+	be.PutUint64(p[8:], q.cookie)
+	if h == headersExtended {
+		be.PutUint32(p, magicExtendedReply)
+		be.PutUint64(p[16:], q.off)
+		be.PutUint64(p[24:], uint64(n))
+		return
+	}
+	be.PutUint32(p, magicStructured)
 	be.PutUint32(p[16:], uint32(n))
 }

@@ -19,13 +19,32 @@ const (
 	// ZeroFast is refused with errors.ErrUnsupported, changing nothing, unless
 	// it is much faster than writing zeros.
 	ZeroFast
+	// ZeroFastAllocated is both: it keeps the space, and is refused unless that
+	// is fast.
+	ZeroFastAllocated
 )
+
+// Keeps reports whether the mode keeps the space.
+func (m ZeroMode) Keeps() bool { return m == ZeroAllocated || m == ZeroFastAllocated }
+
+// Fast reports whether the mode refuses what is slow.
+func (m ZeroMode) Fast() bool { return m == ZeroFast || m == ZeroFastAllocated }
+
+// RefuseSlow returns the error of a Device that keeps space by writing zeros,
+// if mode wants that to be fast, else nil.
+func RefuseSlow(mode ZeroMode) error {
+	if mode == ZeroFastAllocated {
+		return fmt.Errorf("fast zero that keeps the space: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
 
 // A Zeroer is a Device that can make a range read as zeros without being
 // sent them.
 type Zeroer interface {
 	// Zero makes [off, off+n) read as zeros. The range is inside [0, Size).
-	// With ZeroFast it may return errors.ErrUnsupported and change nothing.
+	// With a mode that is Fast it may return errors.ErrUnsupported and change
+	// nothing.
 	Zero(ctx context.Context, off, n int64, mode ZeroMode) error
 }
 
@@ -49,7 +68,8 @@ type Prefetcher interface {
 var zeros [64 << 10]byte
 
 // ZeroAt makes [off, off+n) of d read as zeros. For a Device that is no
-// Zeroer it writes them, except that ZeroFast is then errors.ErrUnsupported.
+// Zeroer it writes them, except that a mode which is Fast is then
+// errors.ErrUnsupported.
 func ZeroAt(ctx context.Context, d Device, off, n int64, mode ZeroMode) error {
 	if err := CheckRange(off, n, d.Size()); err != nil {
 		return err
@@ -57,7 +77,7 @@ func ZeroAt(ctx context.Context, d Device, off, n int64, mode ZeroMode) error {
 	if z, ok := d.(Zeroer); ok {
 		return z.Zero(ctx, off, n, mode)
 	}
-	if mode == ZeroFast {
+	if mode.Fast() {
 		return fmt.Errorf("fast zero: %w", errors.ErrUnsupported)
 	}
 	for n > 0 {

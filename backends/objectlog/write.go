@@ -193,7 +193,10 @@ func (l *Log) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error
 	if err := l.check(ctx, off, n); err != nil {
 		return err
 	}
-	if mode == block.ZeroAllocated && l.cfg.Quota > 0 {
+	if mode.Keeps() && l.cfg.Quota > 0 {
+		if err := block.RefuseSlow(mode); err != nil {
+			return l.wrap("zero", err)
+		}
 		return l.writeZeros(ctx, off, n)
 	}
 	kind := journal.Zero

@@ -259,6 +259,9 @@ func (t *Delta) ZeroOver(ctx context.Context, below block.Reader, off, n int64, 
 	if err := t.d.may("zero", off, n); err != nil {
 		return err
 	}
+	if err := block.RefuseSlow(mode); err != nil {
+		return err
+	}
 	thick := mode == block.ZeroAllocated
 	return t.objects(off, n, func(o, off, n int64) error {
 		if own, err := t.has(off); err != nil {

@@ -157,6 +157,9 @@ func (d *Device) Flush(ctx context.Context) error {
 
 // Zero makes a range read as zeros. To keep the space it writes them.
 func (d *Device) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error {
+	if err := block.RefuseSlow(mode); err != nil {
+		return err
+	}
 	thick := mode == block.ZeroAllocated
 	return d.pieces(ctx, "zero", off, n, func(off, n int64) error {
 		if thick {

@@ -249,7 +249,7 @@ func (h *history) step(c *nbdtest.Client, l *lane, rng *rand.Rand, buf []byte) e
 	if o.fua = rng.IntN(24) == 0; o.fua {
 		flags = nbdtest.FUA
 	}
-	off, size := uint64(o.at)*sector, uint32(o.n)*sector
+	off, size := uint64(o.at)*sector, uint64(o.n)*sector
 	var err error
 	switch k := rng.IntN(32); {
 	case k < 2:

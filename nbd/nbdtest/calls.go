@@ -11,7 +11,8 @@ type Reply struct {
 	Data    []byte
 	Chunks  int // how many data and hole chunks
 	Holes   int // how many of them were holes
-	Extents []Extent
+	Extents []Extent            // of base:allocation
+	Status  map[uint32][]Extent // of each context, by id
 }
 
 // Do sends a request and waits for the whole answer. Any number of goroutines
@@ -27,9 +28,12 @@ func (c *Client) Do(q Request) (Reply, error) {
 // Begin sends a request and returns what waits for its answer.
 func (c *Client) Begin(q Request) (wait func() (Reply, error), err error) {
 	if q.Cmd == CmdWrite && q.Len == 0 {
-		q.Len = uint32(len(q.Payload))
+		q.Len = uint64(len(q.Payload))
+		if c.Extended {
+			q.Flags |= PayloadLen
+		}
 	}
-	w := &call{q: q, done: make(chan struct{})}
+	w := &call{q: q, due: c.due(q), main: c.Contexts["base:allocation"], done: make(chan struct{})}
 	s := &c.calls
 	s.mu.Lock()
 	if s.err != nil {
@@ -51,6 +55,24 @@ func (c *Client) Begin(q Request) (wait func() (Reply, error), err error) {
 	err = c.Send(w.q)
 	s.sending.Unlock()
 	return func() (Reply, error) { <-w.done; return w.reply, w.err }, err
+}
+
+// due returns the contexts that a status chunk must come for.
+func (c *Client) due(q Request) map[uint32]bool {
+	due := map[uint32]bool{}
+	if q.Cmd != CmdBlockStatus {
+		return due
+	}
+	if q.Flags&PayloadLen != 0 && len(q.Payload) >= 8 {
+		for p := q.Payload[8:]; len(p) >= 4; p = p[4:] {
+			due[be.Uint32(p)] = true
+		}
+		return due
+	}
+	for _, id := range c.Contexts {
+		due[id] = true
+	}
+	return due
 }
 
 // receive reads replies until no call waits for one.
@@ -101,10 +123,17 @@ func (w *call) take(k Chunk) {
 		w.err = &Error{k.Errno, k.Text}
 	}
 	if k.Extents != nil {
-		if w.reply.Extents != nil && w.err == nil {
-			w.err = errors.New("two block status chunks for one context")
+		if !w.due[k.ID] && w.err == nil {
+			w.err = fmt.Errorf("two block status chunks for context %d, or one that was not asked for", k.ID)
 		}
-		w.reply.Extents = k.Extents
+		delete(w.due, k.ID)
+		if w.reply.Status == nil {
+			w.reply.Status = map[uint32][]Extent{}
+		}
+		w.reply.Status[k.ID] = k.Extents
+		if k.ID == w.main {
+			w.reply.Extents = k.Extents
+		}
 	}
 	n := len(k.Data) + int(k.Hole)
 	if n == 0 {
@@ -136,14 +165,14 @@ func (w *call) finish() {
 		w.err = errors.New("the read is not covered by its chunks")
 	case w.q.Cmd == CmdRead && w.q.Flags&DF != 0 && w.reply.Chunks > 1:
 		w.err = fmt.Errorf("DF, and %d chunks", w.reply.Chunks)
-	case w.q.Cmd == CmdBlockStatus && w.reply.Extents == nil:
-		w.err = errors.New("block status without extents")
+	case len(w.due) > 0:
+		w.err = fmt.Errorf("block status without the contexts %v", w.due)
 	}
 }
 
 // Read reads n bytes at off.
 func (c *Client) Read(off uint64, n int, flags uint16) ([]byte, error) {
-	r, err := c.Do(Request{Cmd: CmdRead, Flags: flags, Off: off, Len: uint32(n)})
+	r, err := c.Do(Request{Cmd: CmdRead, Flags: flags, Off: off, Len: uint64(n)})
 	if r.Data == nil && n == 0 {
 		r.Data = []byte{}
 	}
@@ -163,25 +192,25 @@ func (c *Client) Flush() error {
 }
 
 // Trim trims n bytes at off.
-func (c *Client) Trim(off uint64, n uint32, flags uint16) error {
+func (c *Client) Trim(off, n uint64, flags uint16) error {
 	_, err := c.Do(Request{Cmd: CmdTrim, Flags: flags, Off: off, Len: n})
 	return err
 }
 
 // Zero makes n bytes at off zero.
-func (c *Client) Zero(off uint64, n uint32, flags uint16) error {
+func (c *Client) Zero(off, n uint64, flags uint16) error {
 	_, err := c.Do(Request{Cmd: CmdWriteZeroes, Flags: flags, Off: off, Len: n})
 	return err
 }
 
 // Cache asks the server to bring n bytes at off nearer.
-func (c *Client) Cache(off uint64, n uint32) error {
+func (c *Client) Cache(off, n uint64) error {
 	_, err := c.Do(Request{Cmd: CmdCache, Off: off, Len: n})
 	return err
 }
 
 // Status returns the block status of n bytes from off.
-func (c *Client) Status(off uint64, n uint32, flags uint16) ([]Extent, error) {
+func (c *Client) Status(off, n uint64, flags uint16) ([]Extent, error) {
 	r, err := c.Do(Request{Cmd: CmdBlockStatus, Flags: flags, Off: off, Len: n})
 	return r.Extents, err
 }

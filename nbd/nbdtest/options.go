@@ -2,10 +2,13 @@ package nbdtest
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -15,6 +18,7 @@ type Client struct {
 	Size       uint64   // of the export, once it is open
 	Flags      uint16   // its transmission flags
 	Structured bool     // structured replies were agreed
+	Extended   bool     // extended headers were agreed; they win
 	Contexts   map[string]uint32
 
 	noZeroes bool
@@ -84,6 +88,23 @@ func (c *Client) Enter(name string) error {
 		return err
 	}
 	_, err := c.Go(name, InfoBlockSize)
+	return err
+}
+
+// EnterExtended goes to the export called name with extended headers and all
+// contexts that it has.
+func (c *Client) EnterExtended(name string) error {
+	if err := c.ExtendedHeaders(); err != nil {
+		return err
+	}
+	all, err := c.ListContexts(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.SetContexts(name, slices.Sorted(maps.Keys(all))...); err != nil {
+		return err
+	}
+	_, err = c.Go(name, InfoBlockSize)
 	return err
 }
 
@@ -173,6 +194,30 @@ func (c *Client) StructuredReplies() error {
 	_, err := c.Option(OptStructuredReply, nil)
 	c.Structured = c.Structured || err == nil
 	return err
+}
+
+// ExtendedHeaders agrees on extended headers.
+func (c *Client) ExtendedHeaders() error {
+	_, err := c.Option(OptExtendedHeaders, nil)
+	c.Extended = c.Extended || err == nil
+	return err
+}
+
+// StartTLS starts TLS. What was agreed on before is forgotten.
+func (c *Client) StartTLS(cfg *tls.Config) error {
+	if _, err := c.Option(OptStartTLS, nil); err != nil {
+		return err
+	}
+	if n := c.r.Buffered(); n > 0 {
+		return fmt.Errorf("%d bytes behind the ACK of STARTTLS", n)
+	}
+	t := tls.Client(c.Conn, cfg)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	c.Conn, c.Structured, c.Extended, c.Contexts = t, false, false, map[string]uint32{}
+	c.r.Reset(t)
+	return nil
 }
 
 // Abort ends the negotiation; the server must say ACK and then nothing.
@@ -309,11 +354,13 @@ func (c *Client) checkFlags() error {
 	switch {
 	case f&HasFlags == 0:
 		return fmt.Errorf("transmission flags %#x without HAS_FLAGS", f)
-	case f&SendDF != 0 && !c.Structured:
+	case f&SendDF != 0 && !c.Structured && !c.Extended:
 		return fmt.Errorf("transmission flags %#x: DF without structured replies", f)
+	case f&StatusPayload != 0 && !c.Extended:
+		return fmt.Errorf("transmission flags %#x: payloads of block status without extended headers", f)
 	case f&SendFastZero != 0 && f&SendWriteZeroes == 0:
 		return fmt.Errorf("transmission flags %#x: FAST_ZERO without WRITE_ZEROES", f)
-	case f>>12 != 0 || f&SendResize != 0:
+	case f>>13 != 0 || f&SendResize != 0:
 		return fmt.Errorf("transmission flags %#x: unknown ones", f)
 	}
 	return nil

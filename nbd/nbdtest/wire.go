@@ -27,9 +27,11 @@ const (
 	RepErrPolicy   = 1<<31 + 2
 	RepErrInvalid  = 1<<31 + 3
 	RepErrPlatform = 1<<31 + 4
+	RepErrTLSReqd  = 1<<31 + 5
 	RepErrUnknown  = 1<<31 + 6
 	RepErrShutdown = 1<<31 + 7
 	RepErrTooBig   = 1<<31 + 9
+	RepErrExtended = 1<<31 + 10
 )
 
 // Information about an export.
@@ -60,6 +62,7 @@ const (
 	SendResize      = 1 << 9
 	SendCache       = 1 << 10
 	SendFastZero    = 1 << 11
+	StatusPayload   = 1 << 12
 )
 
 // Commands.
@@ -76,11 +79,12 @@ const (
 
 // Command flags.
 const (
-	FUA      = 1 << 0
-	NoHole   = 1 << 1
-	DF       = 1 << 2
-	ReqOne   = 1 << 3
-	FastZero = 1 << 4
+	FUA        = 1 << 0
+	NoHole     = 1 << 1
+	DF         = 1 << 2
+	ReqOne     = 1 << 3
+	FastZero   = 1 << 4
+	PayloadLen = 1 << 5
 )
 
 // Chunks of structured replies.
@@ -89,6 +93,7 @@ const (
 	ChunkOffsetData  = 1
 	ChunkOffsetHole  = 2
 	ChunkBlockStatus = 5
+	ChunkStatus64    = 6
 	ChunkError       = 1<<15 + 1
 	ChunkErrorOffset = 1<<15 + 2
 )
@@ -112,6 +117,9 @@ const (
 	magicRequest    = 0x25609513
 	magicSimple     = 0x67446698
 	magicStructured = 0x668e33ef
+
+	magicExtendedRequest = 0x21e41c71
+	magicExtendedReply   = 0x6e8a278c
 )
 
 var be = binary.BigEndian

@@ -119,7 +119,7 @@ func writeBounds(ctx context.Context, d block.Device, model []byte) error {
 // what is zero already.
 func zeroModes(ctx context.Context, d block.Device, model []byte) error {
 	rng := rand.New(rand.NewPCG(6, uint64(len(model))))
-	for _, mode := range []block.ZeroMode{block.ZeroAny, block.ZeroAllocated, block.ZeroFast} {
+	for _, mode := range []block.ZeroMode{block.ZeroAny, block.ZeroAllocated, block.ZeroFast, block.ZeroFastAllocated} {
 		for range 10 {
 			off, n := pieceOf(rng, int64(len(model)))
 			if err := zero(ctx, d, model, off, n, mode); err != nil {
@@ -133,10 +133,10 @@ func zeroModes(ctx context.Context, d block.Device, model []byte) error {
 	return nil
 }
 
-// zero zeroes d and model alike; a refused ZeroFast must change nothing.
+// zero zeroes d and model alike; a refusal of what would be slow must change nothing.
 func zero(ctx context.Context, d block.Device, model []byte, off, n int64, mode block.ZeroMode) error {
 	err := block.ZeroAt(ctx, d, off, n, mode)
-	if mode == block.ZeroFast && errors.Is(err, errors.ErrUnsupported) {
+	if mode.Fast() && errors.Is(err, errors.ErrUnsupported) {
 		return nil
 	}
 	if err != nil {

@@ -22,6 +22,9 @@ func (d *Delta) ZeroOver(ctx context.Context, below block.Reader, off, n int64, 
 	if err := d.check(ctx, off, n); err != nil || n == 0 {
 		return err
 	}
+	if err := block.RefuseSlow(mode); err != nil {
+		return err
+	}
 	end := off + n
 	from, to := (off+subSize-1)&^(subSize-1), end&^(subSize-1)
 	if end == d.size {
