@@ -9,8 +9,8 @@ import (
 // A Reply is the whole answer to a request.
 type Reply struct {
 	Data    []byte
-	Chunks  int // how many data and hole chunks
-	Holes   int // how many of them were holes
+	Chunks  int                 // how many data and hole chunks
+	Holes   int                 // how many of them were holes
 	Extents []Extent            // of base:allocation
 	Status  map[uint32][]Extent // of each context, by id
 }
