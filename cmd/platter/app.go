@@ -15,8 +15,8 @@ const description = `Platter serves VM images: as an OpenStack Image API, as NBD
 and as files. This is its command line.
 
 The gateway is found by --url, else PLATTER_URL, else OS_IMAGE_ENDPOINT_OVERRIDE
-or OS_ENDPOINT, else at http://127.0.0.1:9292. info, map, compare, convert and
-check work on files of this machine as well, without a gateway.
+or OS_ENDPOINT, else at http://127.0.0.1:9292. info, map, compare, convert,
+check and bench work on files of this machine as well, without a gateway.
 
 Where a FILE or an IMAGE may stand, an image is given by its id or its name;
 what exists as a file is a file. Write image:NAME or file:PATH to be sure.
@@ -63,7 +63,7 @@ func newApp(s streams) *cli.App {
 		p.imageCommand(), p.memberCommand(), p.taskCommand(),
 		p.overlayCommand(), p.attachCommand(), p.attachmentCommand(), p.detachCommand(), p.captureCommand(),
 		p.infoCommand(), p.mapCommand(), p.compareCommand(), p.convertCommand(), p.checkCommand(),
-		p.storeCommand(), p.cacheCommand(), p.doctorCommand(), p.completionCommand(),
+		p.benchCommand(), p.storeCommand(), p.cacheCommand(), p.nbdCommand(), p.doctorCommand(), p.completionCommand(),
 	}
 	app.Commands = append(app.Commands, notBuilt()...)
 	app.Action = p.groupAction

@@ -21,9 +21,18 @@ Modes:
    ephemeral  writable, of an image; what is written is kept apart from the
               image and is gone with the attachment
 
+Transports:
+   unix       the gateway's socket (the default): for clients on its machine
+   tcp        plain TCP, on loopback only, for anybody could read the secret
+   tls        TLS, also from other machines; the client needs the gateway's
+              authority, and a certificate if the gateway wants one, in a
+              folder with the names that QEMU gives them: ca-cert.pem,
+              client-cert.pem, client-key.pem
+
 Examples:
    platter attach debian --mode ephemeral
    platter attach overlay/web1
+   platter attach overlay/web1 --transport tls --tls-dir /etc/pki/web1
    qemu-system-x86_64 -m 1G $(platter attach debian --mode ephemeral --print qemu)`
 
 func (p *program) attachCommand() *cli.Command {
@@ -36,6 +45,7 @@ func (p *program) attachCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ro, rw or ephemeral"},
 			&cli.StringFlag{Name: "transport", Usage: "`TRANSPORT`: unix, tcp or tls (default: unix)"},
+			&cli.StringFlag{Name: "tls-dir", Usage: "with transport tls: the `FOLDER` of certificates on the client's machine (default: /etc/pki/qemu)"},
 			&cli.BoolFlag{Name: "accept-loss", Usage: "take the overlay even if its last writes are only in the journal of a gateway that is away; they are lost then"},
 			&cli.StringFlag{Name: "print", Usage: "print `WHAT` only: qemu, libvirt, uri or nbd-client"},
 		}, formatFlags()...),
@@ -69,6 +79,9 @@ func (p *program) attach(c *cli.Context) error {
 		if v := c.String(key); v != "" {
 			fields[key] = v
 		}
+	}
+	if v := c.String("tls-dir"); v != "" {
+		fields["tls_dir"] = v
 	}
 	if c.Bool("accept-loss") {
 		fields["accept_loss"] = true

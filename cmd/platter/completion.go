@@ -180,7 +180,7 @@ func (p *program) values(ctx context.Context, at completer, yield func(string) b
 	case "mode":
 		words = []string{"ro", "rw", "ephemeral"}
 	case "transport":
-		words = []string{"unix", "tcp"}
+		words = []string{"unix", "tcp", "tls"}
 	case "print":
 		words = []string{"qemu", "libvirt", "uri", "nbd-client"}
 	case "to", "as", "from", "from2":

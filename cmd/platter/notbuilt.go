@@ -14,9 +14,7 @@ func notBuilt() []*cli.Command {
 		unbuilt("cp", "copy files out of an image"),
 		unbuilt("diff", "compare the files of two images"),
 		unbuilt("md", "metadata definitions"),
-		unbuilt("bench", "measure a stack layer by layer"),
 		unbuilt("migrate", "adopt the images of a running Glance"),
-		unbuilt("nbd", "list and cut NBD connections"),
 	}
 	return list
 }

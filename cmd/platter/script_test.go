@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +23,8 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/catalog/memkv"
 	"github.com/seed-478a8fee/platter/cmd/platterd/exports"
+	"github.com/seed-478a8fee/platter/nbd"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 func TestMain(m *testing.M) {
@@ -44,7 +47,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command, otherwise
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mkdisk": mkdisk, "setenvout": setenvout},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mkdisk": mkdisk, "setenvout": setenvout, "nbdopen": nbdopen},
 	})
 }
 
@@ -72,8 +75,20 @@ func setenvout(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
+// nbdopen EXPORT opens an export on the gateway's socket and keeps it open.
+func nbdopen(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := nbdtest.Open("unix", ts.MkAbs(socketName), args[0])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+}
+
+// socketName is where a gateway serves NBD in its script's folder. A script that
+// has a file closedName finds nobody there.
+const socketName, closedName = ".nbd.sock", "closed"
+
 type gateway struct {
 	url    string
+	nbd    *nbd.Server
 	server *httptest.Server
 	cat    *catalog.Catalog
 	own    *platter.Server
@@ -96,9 +111,19 @@ func startGateway(dir string) (*gateway, error) {
 		return nil, err
 	}
 	g.exp, err = exports.New(exports.Config{Catalog: cat, Stores: stores, Opener: disk.New(disk.Config{}), Ingest: in,
-		DataDir: filepath.Join(dir, ".data"), GatewayID: "test", Socket: "/run/nbd.sock", TCP: "127.0.0.1:10809"})
+		DataDir: filepath.Join(dir, ".data"), GatewayID: "test", Socket: filepath.Join(dir, socketName), TCP: "127.0.0.1:10809"})
 	if err != nil {
 		return nil, err
+	}
+	if g.nbd, err = nbd.New(nbd.Config{Exports: g.exp}); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, closedName)); err != nil {
+		l, err := net.Listen("unix", filepath.Join(dir, socketName))
+		if err != nil {
+			return nil, err
+		}
+		go func() { _ = g.nbd.Serve(ctx, exports.Peers(l)) }()
 	}
 	if err := g.exp.Recover(ctx); err != nil {
 		return nil, err
@@ -107,7 +132,7 @@ func startGateway(dir string) (*gateway, error) {
 		defer close(g.ended)
 		_ = g.exp.Run(ctx)
 	}()
-	if g.own, err = platter.New(platter.Config{Catalog: cat, Overlays: g.exp, Attachments: g.exp, Disks: g.exp}); err != nil {
+	if g.own, err = platter.New(platter.Config{Catalog: cat, Overlays: g.exp, Attachments: g.exp, Disks: g.exp, Conns: exports.Conns{Server: g.nbd}}); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
@@ -125,6 +150,7 @@ func (g *gateway) stop() {
 	g.end()
 	<-g.ended
 	g.server.Close()
+	_ = g.nbd.Shutdown(context.Background())
 	_ = g.exp.Close()
 	_ = g.cat.Close()
 }
