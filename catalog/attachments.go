@@ -22,7 +22,8 @@ func attachmentKind() kind[Attachment] {
 // CreateAttachment adds an attachment to an image, read-only or ephemeral, or
 // to an overlay, read-only or for writing. What it is attached to cannot be
 // deleted while it is there. An overlay has one attachment for writing; a
-// second one is a HeldError. Without an id it gets one.
+// second one is a HeldError, and so is one of any kind at a gateway while
+// another gateway owns the overlay. Without an id it gets one.
 func (c *Catalog) CreateAttachment(ctx context.Context, a Attachment) (Attachment, error) {
 	if a.ID == "" {
 		a.ID = uuid.NewString()
@@ -67,6 +68,12 @@ func (a Attachment) refKey() string {
 func (c *Catalog) attachOverlay(ctx context.Context, a Attachment, o Overlay) (Txn, error) {
 	if o.Status != OverlayAvailable {
 		return Txn{}, fmt.Errorf("overlay %s is %s: %w", o.ID, o.Status, ErrNoData)
+	}
+	// The transaction holds only if the record is still this one. So a gateway
+	// that was asleep while another took the overlay hears of it here, if it
+	// has not before.
+	if a.Gateway != "" && o.Gateway != "" && o.Gateway != a.Gateway {
+		return Txn{}, &HeldError{Overlay: o.ID, Gateway: o.Gateway}
 	}
 	txn, err := c.newUser(ctx, preAttach+a.ID, a.record(), mark(a.refKey(), "", a.CreatedAt))
 	if err != nil || a.Mode != AttachRW {

@@ -58,6 +58,16 @@ func testOwners(t *testing.T, open Open) {
 	if _, err := a.ReleaseOverlay(ctx, o.ID, again.Epoch); !errors.Is(err, catalog.ErrFenced) {
 		t.Errorf("release after another took it: %v, want ErrFenced", err)
 	}
+	for _, mode := range []catalog.AttachMode{catalog.AttachRO, catalog.AttachRW} {
+		at := catalog.Attachment{OverlayID: o.ID, Mode: mode, Gateway: "a"}
+		if _, err := a.CreateAttachment(ctx, at); !errors.As(err, &held) || held.Gateway != "b" || held.Holder != "" {
+			t.Errorf("attach %s at the gateway that lost it: %v, want a HeldError", mode, err)
+		}
+		at.Gateway = "b"
+		if err := a.DeleteAttachment(ctx, must(a.CreateAttachment(ctx, at))(t).ID); err != nil {
+			t.Error(err)
+		}
+	}
 	eventually(t, "both see the owner", func() bool {
 		list, err := a.Overlays(ctx, catalog.OverlayQuery{Gateway: "b"})
 		return err == nil && len(list) == 1 && list[0].Epoch == moved.Epoch

@@ -47,7 +47,7 @@ type duel struct {
 	other *gateway.Gateway
 	loses bool // a takeover may lose what only a journal has
 
-	killed, paused, handed, accepted, set, early int
+	killed, paused, handed, accepted, set int
 }
 
 func (d *duel) run(rounds int) {
@@ -62,8 +62,8 @@ func (d *duel) run(rounds int) {
 			d.handover()
 		}
 	}
-	d.t.Logf("%d killed, %d paused, %d handed over in %v; %d losses accepted, %d journals set aside, %d attachments of what was lost already",
-		d.killed, d.paused, d.handed, time.Since(start).Round(time.Second), d.accepted, d.set, d.early)
+	d.t.Logf("%d killed, %d paused, %d handed over in %v; %d losses accepted, %d journals set aside",
+		d.killed, d.paused, d.handed, time.Since(start).Round(time.Second), d.accepted, d.set)
 }
 
 // kill kills the owner while it writes; it comes back when it has lost the
@@ -94,6 +94,7 @@ func (d *duel) pause() {
 	d.taken(taken, loss, func() {
 		since := d.h.tick()
 		d.signal(syscall.SIGCONT)
+		d.refused() // from the first moment on
 		ended := make(chan struct{})
 		go func() { stop(); close(ended) }()
 		select {
@@ -172,8 +173,8 @@ func (d *duel) taken(c *nbdtest.Client, loss bool, comeBack func()) {
 	d.set = len(aside)
 }
 
-// refused wants the overlay not to be had from the gateway that lost it, once
-// it has heard of that.
+// refused wants the overlay not to be had from the gateway that lost it, also
+// before that has heard of it. It may say first that it does not know.
 func (d *duel) refused() {
 	d.t.Helper()
 	body := fmt.Sprintf(`{"overlay_id":%q,"mode":"rw","accept_loss":true}`, d.overlay)
@@ -182,12 +183,8 @@ func (d *duel) refused() {
 		if status == 409 && strings.Contains(string(answer), "gateway") {
 			return
 		}
-		if err != nil || time.Now().After(end) {
+		if err != nil || status == 201 || time.Now().After(end) {
 			d.t.Fatalf("an overlay that another gateway has: %v %d %s", err, status, answer)
-		}
-		if status == 201 {
-			d.early++
-			d.detach(d.g, answer)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (e *Exports) attachOverlay(ctx context.Context, a catalog.Attachment, ov ca
 	a.OverlayID = ov.ID
 	a, err = e.note(ctx, a)
 	var held *catalog.HeldError
-	if errors.As(err, &held) {
+	if errors.As(err, &held) && held.Holder != "" {
 		return a, wire.Errorf(409, "overlay %s is already attached for writing by %s; detach that first",
 			ov.ID, e.holderOf(held.Holder))
 	}

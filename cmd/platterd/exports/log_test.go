@@ -16,6 +16,7 @@ import (
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/objectlog"
 	"github.com/seed-478a8fee/platter/catalog"
+	"github.com/seed-478a8fee/platter/nbd"
 )
 
 // TestLogOverlay: an overlay in a shared store is anybody's when nobody has
@@ -152,6 +153,27 @@ func TestLostDisk(t *testing.T) {
 		t.Error("the disk is none that the store can have had")
 	}
 	again.close(x)
+}
+
+// TestAttachTooLate: an attachment is not made at a gateway that does not know
+// yet that another one has taken the overlay.
+func TestAttachTooLate(t *testing.T) {
+	c := newCluster(t)
+	a, b := c.gateway("a"), c.gateway("b")
+	ov := a.overlay(a.image("raw", noise(diskSize, 1)), 0)
+	b.sees(a)
+	var x nbd.Export
+	a.faulty().Before(func(catalog.Txn) { x = b.open(first, "overlay/"+ov.ID) })
+	_, err := a.e.Attach(t.Context(), platter.AttachRequest{Overlay: &ov, Mode: catalog.AttachRW, Transport: "unix"})
+	if err == nil || wire.StatusOf(err) != 409 || !strings.Contains(err.Error(), "gateway b") {
+		t.Errorf("attaching what another gateway has taken: %v", err)
+	}
+	b.write(x, []byte("still ours"), 0)
+	b.close(x)
+	a.sees(b)
+	if _, err := a.e.Attach(t.Context(), platter.AttachRequest{Overlay: &ov, Mode: catalog.AttachRW, Transport: "unix"}); err != nil {
+		t.Errorf("attaching what was given back: %v", err)
+	}
 }
 
 // TestSettle: after kill -9 the gateway brings over what its journals hold, and
