@@ -4,7 +4,6 @@ package rbd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -172,55 +171,6 @@ func (s *Store) removeOverlay(c *conn, name string) error {
 		return err
 	}
 	return rbd.RemoveImage(c.io, name)
-}
-
-// Takeover fences whoever has an overlay open: its client goes on the
-// cluster's blocklist, then its lock is broken. The caller has made sure
-// before, in the catalog, that it is its own turn. Nothing that the old writer
-// sends from then on has an effect that the new one could see.
-func (s *Store) Takeover(ctx context.Context, key string) error {
-	return s.with(ctx, "take over", key, s.fence)
-}
-
-func (s *Store) fence(c *conn, name string) error {
-	im, err := rbd.OpenImage(c.io, name, rbd.NoSnapshot)
-	if err != nil {
-		return err
-	}
-	defer im.Close()
-	_, lockers, err := im.ListLockers()
-	if err != nil || len(lockers) == 0 {
-		return err
-	}
-	id, err := im.GetId()
-	if err != nil {
-		return err
-	}
-	for _, l := range lockers {
-		s.log.Warn("fence the last writer of an overlay", "image", name, "client", l.Client, "address", l.Addr)
-		if err := blocklist(c, l.Addr); err != nil {
-			return fmt.Errorf("blocklist %s: %w", l.Addr, err)
-		}
-		// Not librbd's way, which would put the client on the list again, for
-		// an hour only.
-		_, err := c.io.BreakLock("rbd_header."+id, "rbd_lock", l.Client, l.Cookie)
-		if err = explain(err); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("break the lock of %s: %w", l.Client, err)
-		}
-	}
-	return nil
-}
-
-// blocklist shuts a client out, and returns when every request of ours takes
-// word of it along: an OSD hears of it with the first one, at the latest, and
-// takes nothing more of the client before it answers.
-func blocklist(c *conn, addr string) error {
-	seconds := json.RawMessage(strconv.FormatFloat(fenceTime.Seconds(), 'f', 1, 64)) // a number without a point is refused
-	_, err := monitor(c, "osd blocklist", map[string]any{"blocklistop": "add", "addr": addr, "expire": seconds})
-	if err != nil {
-		return err
-	}
-	return explain(c.rados.WaitForLatestOSDMap())
 }
 
 // takeTurn records an epoch in an image that we have locked, unless a later

@@ -336,7 +336,7 @@ func (d *Device) shutOut() error {
 	if err != nil {
 		return err
 	}
-	err = blocklist(c, addr)
+	err = blocklist(c, addr, fenceTime)
 	d.store.giveBack(c, err)
 	if err == nil {
 		d.fenced.Store(true)
