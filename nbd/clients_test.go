@@ -115,7 +115,7 @@ func TestNbdinfo(t *testing.T) {
 		e := info.Exports[0]
 		if info.Protocol != "newstyle-fixed" || !info.Structured || e.Size != clientsSize || e.ReadOnly || !e.MultiConn ||
 			!e.Cache || !e.DF || !e.FastZero || !e.Trim || !e.FUA || !e.Flush || e.Maximum != 32<<20 || e.Description != "a disk" ||
-			fmt.Sprint(e.Contexts) != "[base:allocation]" {
+			fmt.Sprint(e.Contexts) != "[base:allocation qemu:allocation-depth]" {
 			t.Errorf("nbdinfo says\n%s", text)
 		}
 		run(t, "nbdinfo", "--is", "read-only", uri("ro"))

@@ -19,7 +19,7 @@
 //	ABORT (2)                ACK, also with data; close                              TestAbort
 //	LIST (3)                 a SERVER reply each, with description; ACK              TestList
 //	4                        ERR_UNSUP; withdrawn from the protocol                  TestMalformedOptions
-//	STARTTLS (5)             ERR_UNSUP, with what to do instead                      TestMalformedOptions
+//	STARTTLS (5)             ACK and TLS; ERR_UNSUP without Config.TLS               TestTLS
 //	INFO (6), GO (7)         EXPORT always; NAME, DESCRIPTION and BLOCK_SIZE if      TestInfoAndGo
 //	                         asked for; unknown types are ignored. What INFO opened
 //	                         stays open for a GO to the same name
@@ -39,8 +39,30 @@
 //	                the last field, names that are no text, contexts without structured replies
 //	                or extended headers
 //	ERR_TOO_BIG     more than 64 KiB of data (above 1 MiB we close), 256 queries or 64 contexts
+//	ERR_TLS_REQD    start TLS first (see below)
 //	ERR_SHUTDOWN    the server is shutting down
 //	ERR_PLATFORM    Exports failed for another reason; the text has it
+//
+// # TLS
+//
+// Versions 1.2 and 1.3, on any kind of socket. What was agreed on before is
+// forgotten and what was open is closed (TestTLSForgets); bytes without TLS
+// behind the request to start it end the connection (TestTLSInjection), and so
+// does a handshake that fails or outlasts Config.HandshakeTimeout
+// (TestTLSTimeout). A second STARTTLS is ERR_INVALID; one of a client without
+// FIXED_NEWSTYLE is ERR_POLICY. Certificates are Config.TLS's business: a
+// GetConfigForClient changes them without a restart, and there are no tickets
+// with which a client could come back without showing its own
+// (TestTLSCertificates). Exports.Open sees it in Client.TLS.
+//
+// With Config.TLSRequired a client on a network socket gets ERR_TLS_REQD for
+// all but STARTTLS and ABORT, and EXPORT_NAME closes (TestTLSRequired). Without
+// it an export may ask for TLS by ErrTLSRequired, which is ERR_TLS_REQD to INFO
+// and GO, ERR_POLICY to others; EXPORT_NAME closes (TestTLSOnly).
+//
+// Replies are gathered to full records and large writes (TestTLSWrites). At the
+// end we say close_notify, and after the client's own we answer what it has
+// asked for (TestTLSEnds).
 //
 // # Metadata contexts
 //

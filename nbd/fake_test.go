@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"iter"
 	"net"
@@ -141,9 +142,17 @@ type exports struct {
 	opened map[string]int
 	open   int // how many are open now
 	before func(ctx context.Context, name string) error
+	seen   func(c nbd.Client)
+	secure string // the export that wants TLS
 }
 
-func (x *exports) Open(ctx context.Context, _ nbd.Client, name string) (nbd.Export, error) {
+func (x *exports) Open(ctx context.Context, c nbd.Client, name string) (nbd.Export, error) {
+	if x.seen != nil {
+		x.seen(c)
+	}
+	if x.secure != "" && x.secure == name && c.TLS == nil {
+		return nbd.Export{}, fmt.Errorf("export %s: %w", name, nbd.ErrTLSRequired)
+	}
 	if x.before != nil {
 		if err := x.before(ctx, name); err != nil {
 			return nbd.Export{}, err
