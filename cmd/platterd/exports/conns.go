@@ -15,7 +15,7 @@ func (s Conns) Conns() []platter.ConnInfo {
 	var out []platter.ConnInfo
 	for _, c := range s.Server.Conns() {
 		out = append(out, platter.ConnInfo{
-			ID: c.Client.ID, Client: c.Client.Addr.String(), Transport: c.Client.Transport, Peer: peerName(c.Client), Export: c.Export,
+			ID: c.Client.ID, Client: c.Client.Addr.String(), Transport: c.Client.Transport, Peer: c.Peer, Export: c.Export, Headers: c.Headers,
 			Writable: c.Writable, Since: c.Since, InFlight: int64(c.InFlight), Requests: c.Requests, Errors: c.Errors,
 			Read: c.Read, Written: c.Written,
 		})

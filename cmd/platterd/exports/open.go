@@ -124,7 +124,7 @@ func (e *Exports) openEphemeral(ctx context.Context, c nbd.Client, id string, wr
 	}
 	return nbd.Export{
 		Disk: vol.disk, Description: imageName(img) + " (ephemeral)",
-		Label: "ephemeral/" + id, Close: vol.close,
+		Label: "ephemeral/" + id, Transient: true, Close: vol.close,
 	}, nil
 }
 
@@ -147,7 +147,7 @@ func (e *Exports) openOverlay(ctx context.Context, c nbd.Client, id string, writ
 		e.finish(s)
 		return nbd.Export{}, err
 	}
-	return e.export(s, ov.Name, "overlay/"+id, shares), nil
+	return e.exportOverlay(s, ov, "overlay/"+id, shares), nil
 }
 
 // unattached tells whether no attachment may write to an overlay.
@@ -200,6 +200,14 @@ func (e *Exports) startOverlay(ctx context.Context, s *session) (catalog.Overlay
 func (e *Exports) use(s *session, d *shared) error {
 	s.shared = d
 	return s.hold(func() error { return e.release(d) })
+}
+
+// exportOverlay is export for an overlay, with what has changed since each of
+// its snapshots.
+func (e *Exports) exportOverlay(s *session, ov catalog.Overlay, label string, multi bool) nbd.Export {
+	x := e.export(s, ov.Name, label, multi)
+	x.Bitmaps = bitmaps(s.shared.vol, &s.gate, ov.Snapshots)
+	return x
 }
 
 // export is what the NBD door gets of a session whose disk is open.

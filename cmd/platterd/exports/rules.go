@@ -70,7 +70,7 @@ func (e *Exports) wantsTLS(why string) error {
 	if !e.cfg.TLS {
 		return fmt.Errorf("%s; use the socket: %w", why, fs.ErrPermission)
 	}
-	return fmt.Errorf("%s; use TLS, or the socket: %w", why, fs.ErrPermission)
+	return fmt.Errorf("%s; use TLS, or the socket: %w", why, nbd.ErrTLSRequired)
 }
 
 // certificate returns the verified certificate of a client, or nil.

@@ -74,7 +74,7 @@ func TestRules(t *testing.T) {
 	r.refused(hv, "00000000-0000-4000-8000-000000000000", fs.ErrPermission) // no oracle either
 	r.refused(secure(14, "stranger"), img.ID, fs.ErrPermission)
 	r.refused(secure(15, ""), img.ID, fs.ErrPermission)
-	r.refused(tcp, img.ID, fs.ErrPermission, "certificate", "use TLS")
+	r.refused(tcp, img.ID, nbd.ErrTLSRequired, "certificate", "use TLS")
 
 	for c, want := range map[*nbd.Client][]string{
 		&hv: {"overlay/" + ov.ID}, &reader: {img.ID, "overlay/" + ov.ID}, &tcp: nil, &first: {img.ID, "overlay/" + ov.ID},
@@ -127,9 +127,9 @@ func TestAttachOverTLS(t *testing.T) {
 	}
 	r.close(y)
 	r.close(x)
-	r.refused(tcp, exportOf(a), fs.ErrPermission, "use TLS")
-	r.refused(remote, exportOf(a), fs.ErrPermission, "plain TCP", "use TLS")
-	r.refused(remote, "attach/AAAA", fs.ErrPermission, "plain TCP") // before it is looked for
+	r.refused(tcp, exportOf(a), nbd.ErrTLSRequired, "use TLS")
+	r.refused(remote, exportOf(a), nbd.ErrTLSRequired, "plain TCP", "use TLS")
+	r.refused(remote, "attach/AAAA", nbd.ErrTLSRequired, "plain TCP") // before it is looked for
 	r.refused(first, exportOf(a), fs.ErrPermission, "transport tls")
 	r.refused(secure(13, "other"), exportOf(a), fs.ErrPermission)
 

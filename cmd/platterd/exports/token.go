@@ -54,7 +54,7 @@ func (e *Exports) openAttached(ctx context.Context, s *session, a catalog.Attach
 		if err != nil {
 			return nbd.Export{}, err
 		}
-		return e.export(s, ov.Name, label, true), nil
+		return e.exportOverlay(s, ov, label, true), nil
 	}
 	img, err := e.cfg.Catalog.Image(ctx, a.ImageID)
 	if err != nil {
