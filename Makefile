@@ -33,6 +33,7 @@ unit: ## tests that need Go alone, then those with goroutines under the race det
 	go test ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v /integration)
 	PLATTER_SCHEDULES=10000 go test -count=1 -timeout 30m ./integration/schedules
+	PLATTER_CONSISTENCY=1000 go test -race -count=1 -timeout 30m ./integration/consistency
 
 integration: build ## tests with the real programs; a missing one is a failure
 	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 $(REAL)
