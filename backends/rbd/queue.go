@@ -88,10 +88,17 @@ func (q *queue) do(ctx context.Context, h C.rbd_image_t, kind C.int, off, n int6
 		pin.Pin(&p[0])
 		first = (*C.char)(unsafe.Pointer(&p[0]))
 	}
+	if len(q.free) == cap(q.free)-1 { // alone: nothing is gained by telling many at a time
+		return told(int64(C.op_wait(h, kind, C.uint64_t(off), C.uint64_t(n), first)))
+	}
 	if r := C.op_start(q.c, C.uint32_t(slot), h, kind, C.uint64_t(off), C.uint64_t(n), first); r < 0 {
 		return 0, meaning(syscall.Errno(-r))
 	}
-	r := <-q.ended[slot]
+	return told(<-q.ended[slot])
+}
+
+// told returns what came of a request.
+func told(r int64) (int64, error) {
 	if r < 0 {
 		return 0, meaning(syscall.Errno(-r))
 	}

@@ -78,14 +78,11 @@ static inline int queue_take(platter_queue *q, uint32_t *slots, int64_t *results
 	return n;
 }
 
-// op_start hands a request to librbd. After 0 it ends in op_done; after
-// anything else it has never begun.
-static inline int op_start(platter_queue *q, uint32_t slot, rbd_image_t image, int kind, uint64_t off, uint64_t n, char *p)
+// op_submit hands a request to librbd, which c is told of. After anything but 0
+// it has never begun, and c is gone.
+static inline int op_submit(rbd_completion_t c, rbd_image_t image, int kind, uint64_t off, uint64_t n, char *p)
 {
-	rbd_completion_t c;
-	int r = rbd_aio_create_completion(&q->ops[slot], op_done, &c);
-	if (r < 0)
-		return r;
+	int r;
 	switch (kind) {
 	case OP_READ:
 		r = rbd_aio_read(image, off, n, p, c);
@@ -110,6 +107,34 @@ static inline int op_start(platter_queue *q, uint32_t slot, rbd_image_t image, i
 	}
 	if (r < 0)
 		rbd_aio_release(c);
+	return r;
+}
+
+// op_start hands a request to librbd. After 0 it ends in op_done; after
+// anything else it has never begun.
+static inline int op_start(platter_queue *q, uint32_t slot, rbd_image_t image, int kind, uint64_t off, uint64_t n, char *p)
+{
+	rbd_completion_t c;
+	int r = rbd_aio_create_completion(&q->ops[slot], op_done, &c);
+	if (r < 0)
+		return r;
+	return op_submit(c, image, kind, off, n, p);
+}
+
+// op_wait is a whole request: it returns when that has ended. The thread that
+// waits is woken by the one that has the answer, and by nobody in between.
+static inline int64_t op_wait(rbd_image_t image, int kind, uint64_t off, uint64_t n, char *p)
+{
+	rbd_completion_t c;
+	int64_t r = rbd_aio_create_completion(NULL, NULL, &c);
+	if (r < 0)
+		return r;
+	r = op_submit(c, image, kind, off, n, p);
+	if (r < 0)
+		return r;
+	rbd_aio_wait_for_complete(c);
+	r = rbd_aio_get_return_value(c);
+	rbd_aio_release(c);
 	return r;
 }
 
