@@ -93,7 +93,7 @@ func connect(t *testing.T, socket, export string) (clients []*nbdtest.Client) {
 	for _, enter := range []func(c *nbdtest.Client) error{
 		func(c *nbdtest.Client) error { return c.Enter(export) },
 		func(c *nbdtest.Client) error { _, err := c.Go(export); return err }, // simple replies
-		func(c *nbdtest.Client) error { return c.Enter(export) },
+		func(c *nbdtest.Client) error { return c.EnterExtended(export) },
 	} {
 		c, err := nbdtest.Dial("unix", socket)
 		if err == nil {

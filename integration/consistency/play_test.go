@@ -65,7 +65,7 @@ func span(rng *rand.Rand, sectors int) (from, to int) {
 // step sends one request and checks its answer.
 func (g *game) step(c *nbdtest.Client, rng *rand.Rand) error {
 	from, to := span(rng, len(g.h.changes))
-	off, n := uint64(from)*Sector, uint32(to-from)*Sector
+	off, n := uint64(from)*Sector, uint64(to-from)*Sector
 	fua := uint16(rng.IntN(4)/3) * nbdtest.FUA
 	var err error
 	switch k := rng.IntN(20); {
@@ -88,7 +88,7 @@ func (g *game) step(c *nbdtest.Client, rng *rand.Rand) error {
 		}
 	case k < 12:
 		err = c.Cache(off, n)
-	case k < 14 && c.Structured:
+	case k < 14 && chunked(c):
 		return g.status(c, from, to)
 	default:
 		begun := g.h.Now()
@@ -100,9 +100,12 @@ func (g *game) step(c *nbdtest.Client, rng *rand.Rand) error {
 	return ended(err)
 }
 
+// chunked tells whether replies come in chunks, and with what is known of extents.
+func chunked(c *nbdtest.Client) bool { return c.Structured || c.Extended }
+
 // df is the flag that wants a read in one piece, where there can be pieces.
 func df(c *nbdtest.Client) uint16 {
-	if c.Structured {
+	if chunked(c) {
 		return nbdtest.DF
 	}
 	return 0
@@ -120,13 +123,13 @@ func (g *game) change(w *Write, fua uint16, send func() error) error {
 // status asks where the zeros are, which is as good as having read them.
 func (g *game) status(c *nbdtest.Client, from, to int) error {
 	begun := g.h.Now()
-	extents, err := c.Status(uint64(from)*Sector, uint32(to-from)*Sector, 0)
+	extents, err := c.Status(uint64(from)*Sector, uint64(to-from)*Sector, 0)
 	if err != nil {
 		return ended(err)
 	}
 	at := uint64(from) * Sector
 	for _, e := range extents {
-		end := min(at+uint64(e.Len), uint64(to)*Sector)
+		end := min(at+e.Len, uint64(to)*Sector)
 		if e.Flags&2 != 0 {
 			first, last := int((at+Sector-1)/Sector), int(end/Sector)
 			if err := g.h.Read(begun, first, make([]uint64, max(last-first, 0))); err != nil {
