@@ -19,10 +19,7 @@ type metrics struct {
 	httpTime    *prometheus.HistogramVec
 	uploads     *prometheus.CounterVec
 	uploadBytes prometheus.Counter
-	nbdConns    prometheus.Gauge
-	nbdTime     *prometheus.HistogramVec
-	nbdBytes    *prometheus.CounterVec
-	nbdErrors   *prometheus.CounterVec
+	nbd         *nbdMetrics
 }
 
 func newMetrics() *metrics {
@@ -34,16 +31,9 @@ func newMetrics() *metrics {
 			Help: "Uploads that ended, by store and result."}, []string{"store", "result"}),
 		uploadBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "platter_upload_bytes_total",
 			Help: "Bytes taken in by uploads and captures."}),
-		nbdConns: prometheus.NewGauge(prometheus.GaugeOpts{Name: "platter_nbd_connections",
-			Help: "Open NBD connections."}),
-		nbdTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "platter_nbd_request_seconds",
-			Help: "Time of NBD requests by command.", Buckets: prometheus.ExponentialBuckets(0.00001, 4, 11)}, []string{"command"}),
-		nbdBytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "platter_nbd_bytes_total",
-			Help: "Bytes of NBD requests by command."}, []string{"command"}),
-		nbdErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "platter_nbd_errors_total",
-			Help: "NBD requests that were answered with an error, by command and error number."}, []string{"command", "errno"}),
+		nbd: newNBDMetrics(),
 	}
-	m.reg.MustRegister(m.httpTime, m.uploads, m.uploadBytes, m.nbdConns, m.nbdTime, m.nbdBytes, m.nbdErrors,
+	m.reg.MustRegister(m.httpTime, m.uploads, m.uploadBytes, &nbdCollector{newNBDFamilies(), m.nbd},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -83,37 +73,5 @@ func (m *metrics) attempt(a ingest.Attempt) {
 	m.uploadBytes.Add(float64(a.Bytes))
 }
 
-// Connected counts an NBD connection and prepares what its requests need, so
-// that counting one allocates nothing.
-func (m *metrics) Connected(nbd.ConnInfo) nbd.Meter {
-	m.nbdConns.Inc()
-	c := &connMeter{m: m}
-	for cmd := range c.time {
-		name := nbd.Command(cmd).String()
-		c.time[cmd] = m.nbdTime.WithLabelValues(name)
-		c.bytes[cmd] = m.nbdBytes.WithLabelValues(name)
-	}
-	return c
-}
-
-// connMeter counts the requests of one connection.
-type connMeter struct {
-	m     *metrics
-	time  [nbd.CmdBlockStatus + 1]prometheus.Observer
-	bytes [nbd.CmdBlockStatus + 1]prometheus.Counter
-}
-
-// Request counts one request.
-func (c *connMeter) Request(cmd nbd.Command, bytes int64, took time.Duration, errno nbd.Errno) {
-	if int(cmd) >= len(c.time) {
-		return
-	}
-	c.time[cmd].Observe(took.Seconds())
-	c.bytes[cmd].Add(float64(bytes))
-	if errno != 0 {
-		c.m.nbdErrors.WithLabelValues(cmd.String(), strconv.Itoa(int(errno))).Inc()
-	}
-}
-
-// Closed counts the end of the connection.
-func (c *connMeter) Closed() { c.m.nbdConns.Dec() }
+// Connected makes the meter of an NBD connection.
+func (m *metrics) Connected(info nbd.ConnInfo) nbd.Meter { return m.nbd.Connected(info) }

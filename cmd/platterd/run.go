@@ -189,6 +189,7 @@ func (g *gateway) openDoors(life context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	g.metrics.nbd.watch(g.nbd.Conns)
 	if g.api, err = g.newAPI(); err != nil {
 		return err
 	}
