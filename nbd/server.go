@@ -68,6 +68,10 @@ type Config struct {
 	// change certificates without a restart set GetConfigForClient.
 	TLS *tls.Config
 
+	// TLSFailed is told of every TLS handshake that fails, and why; nil is
+	// nobody.
+	TLSFailed func(err error)
+
 	// TLSRequired refuses to clients on network sockets all but to start TLS;
 	// on unix sockets they need not.
 	TLSRequired bool

@@ -90,6 +90,9 @@ func (c *conn) startTLS() error {
 	socket := &corkedConn{Conn: c.nc, pools: &c.s.pools}
 	t := tls.Server(socket, c.s.tls)
 	if err := t.Handshake(); err != nil {
+		if told := c.s.cfg.TLSFailed; told != nil {
+			told(err)
+		}
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := t.ConnectionState()

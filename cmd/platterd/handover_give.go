@@ -59,20 +59,27 @@ func (g *gateway) meet(ctx context.Context, c *net.UnixConn) {
 	}
 }
 
+// welcome tells another process that it may have our place, unless it is gone
+// already.
+func (p *process) welcome(s *handover.Successor) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), sayWithin)
+	defer cancel()
+	if err := s.Welcome(ctx); err != nil {
+		p.log.Warn("the process that asked to take over is gone", "process", s.PID, "err", err)
+		s.Close()
+		return false
+	}
+	p.log.Info("handing over to another process", "process", s.PID, "version", s.Version)
+	return true
+}
+
 // giveWay closes the gateway and hands everything to s. If s does not live to
 // take it, the process goes on with a gateway of its own.
 func (p *process) giveWay(g *gateway, s *handover.Successor, end context.CancelFunc) (again bool, err error) {
 	defer s.Close()
 	log := p.log.With("process", s.PID)
-	log.Info("handing over to another process", "version", s.Version)
 	ctx := context.Background() // a stop that is asked for now is the next one's
 	start := time.Now()
-	soon, cancel := context.WithTimeout(ctx, sayWithin)
-	defer cancel()
-	if err := s.Welcome(soon); err != nil {
-		log.Warn("the new process is gone already", "err", err)
-		return true, g.close(end)
-	}
 	var closeErr error
 	p.waiting, p.since, closeErr = g.suspend(ctx, end)
 	if closeErr != nil { // as at a stop: it is said, and what is safe stays safe
@@ -188,5 +195,10 @@ func (g *gateway) suspend(ctx context.Context, end context.CancelFunc) (_ []wait
 // suspendNBD ends the service of NBD at a point between two requests of each
 // client.
 func (g *gateway) suspendNBD(ctx context.Context) ([]waiting, error) {
-	return nil, g.nbd.Shutdown(ctx)
+	handed, err := g.nbd.Suspend(ctx)
+	list := make([]waiting, len(handed))
+	for i, h := range handed {
+		list[i] = waiting{conn: h.Conn, state: h.State}
+	}
+	return list, err
 }

@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-478a8fee/platter/cmd/platterd/exports"
 	"github.com/seed-478a8fee/platter/cmd/platterd/handover"
 )
 
@@ -92,6 +96,30 @@ func (p *process) inherit(ctx context.Context) error {
 	return errors.Join(err, p.before.Close())
 }
 
-// resume goes on with the connections that were handed over.
+// resumers is how many connections are resumed at a time.
+const resumers = 64
+
+// resume goes on with the connections that were handed over. It returns when
+// each has its export: who comes by a door must not have it before them. A
+// connection that cannot go on is closed; its client may connect again.
 func (g *gateway) resume(life context.Context) {
+	list, since := g.waiting, g.since
+	if since.IsZero() {
+		return
+	}
+	g.waiting, g.since = nil, time.Time{}
+	var work errgroup.Group
+	work.SetLimit(resumers)
+	var lost atomic.Int64
+	for _, w := range list {
+		work.Go(func() error {
+			if err := g.nbd.Resume(life, exports.PeerConn(w.conn), w.state); err != nil {
+				lost.Add(1)
+				g.log.Warn("a client's connection could not be taken over; it may connect again", "client", w.conn.RemoteAddr().String(), "err", err)
+			}
+			return nil
+		})
+	}
+	work.Wait()
+	g.log.Info("clients go on", "connections", int64(len(list))-lost.Load(), "lost", lost.Load(), "waited", time.Since(since).Seconds())
 }

@@ -127,8 +127,10 @@ func (p *process) serve(ctx context.Context) (again bool, err error) {
 		case err := <-g.failed:
 			return false, err
 		case s := <-g.successors:
-			open = false
-			return p.giveWay(g, s, end)
+			if p.welcome(s) {
+				open = false
+				return p.giveWay(g, s, end)
+			}
 		case sig := <-signals:
 			if sig == syscall.SIGUSR2 {
 				p.startNext()

@@ -181,12 +181,16 @@ func (g *gateway) kick(conns []uint64) {
 
 // openDoors makes everything that clients talk to, and lets none in yet.
 func (g *gateway) openDoors(life context.Context) (err error) {
-	g.nbd, err = nbd.New(nbd.Config{
+	c := nbd.Config{
 		Exports: g.exports, Logger: g.log, Observer: g.metrics,
 		MaxConns: g.cfg.NBD.MaxConnections, MaxConnsPerClient: g.cfg.NBD.MaxPerClient,
 		HandshakeTimeout: time.Duration(g.cfg.NBD.HandshakeWithin), MaxInFlightTotal: int64(g.cfg.NBD.MaxInFlight),
-	})
-	if err != nil {
+		TLSRequired: g.cfg.NBD.TLS == "required", TLSFailed: func(error) { g.metrics.nbd.tlsFailed.Add(1) },
+	}
+	if g.nbdCerts != nil {
+		c.TLS = g.nbdCerts.config()
+	}
+	if g.nbd, err = nbd.New(c); err != nil {
 		return err
 	}
 	g.metrics.nbd.watch(g.nbd.Conns)
