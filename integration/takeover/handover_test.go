@@ -25,7 +25,7 @@ func TestHandOver(t *testing.T) {
 	load := []*running{
 		fio(t, g.Export(overlay()), long),
 		fio(t, "nbd://"+g.NBD+"/"+overlay(), long),
-		launch(t, "fio", "--name=read", "--ioengine=nbd", "--uri="+g.Export("image/"+qcow), "--rw=randread", "--bs=4k", "--size=48m", "--iodepth=8",
+		launch(t, "fio", "--name=read", "--ioengine=nbd", "--uri="+g.Export(qcow), "--rw=randread", "--bs=4k", "--size=48m", "--iodepth=8",
 			"--time_based", "--runtime="+seconds(long), "--rate_iops=2000", "--thread"),
 	}
 	watchers := []*watcher{
