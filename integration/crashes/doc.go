@@ -7,4 +7,9 @@
 // one of the contents that it was given since. A log of objects keeps more:
 // what it has is what all writes made of the disk at one moment of their
 // order, also where a machine is lost and no flush counts any more.
+//
+// What kill -9 leaves is all that was written, synced or not. For a loss of
+// power the files of a log's journal are changed after a kill as the disk may
+// have them then (see loss), many times from one kill, each time with the
+// catalog and the bucket of that moment.
 package crashes

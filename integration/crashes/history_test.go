@@ -105,20 +105,43 @@ type history struct {
 	now     []uint64 // what it reads as while nothing crashes; valueGarbage if that is open
 	lanes   []*lane
 	flushes []int64 // when those were sent that were acknowledged
+	quiet   bool    // nobody flushes
 	clock   int64
-	kept    int64 // when the last crash was looked at that lost nothing
-	next    uint64
-	failed  error // of a request that the gateway answered with an error
+	kept    int64  // when the last crash was looked at that lost nothing
+	number  uint64 // of the next write
+	failed  error  // of a request that the gateway answered with an error
 	writes  int
 	flushed int
 }
 
 func newHistory(base []uint64, exact bool) *history {
-	h := &history{exact: exact, base: base, now: append([]uint64(nil), base...), next: baseStamp + 1}
+	h := &history{exact: exact, base: base, now: append([]uint64(nil), base...), number: baseStamp + 1}
 	for i := range lanes {
 		h.lanes = append(h.lanes, &lane{number: i})
 	}
 	return h
+}
+
+// next returns the history of a disk that holds disk now, and on which no number
+// of a write is used again.
+func (h *history) next(disk []uint64) *history {
+	n := newHistory(disk, h.exact)
+	n.number, n.writes, n.flushed = h.number, h.writes, h.flushed
+	return n
+}
+
+// calm has all lanes write without flushes, or no longer so. Nothing may be
+// under way.
+func (h *history) calm(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.quiet = on
+}
+
+func (h *history) isCalm() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.quiet
 }
 
 // owner is the lane that a sector belongs to.
@@ -160,8 +183,8 @@ func (h *history) begin(l *lane, o op) *op {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if o.kind == opWrite {
-		o.value = h.next
-		h.next++
+		o.value = h.number
+		h.number++
 		h.writes++
 	} else {
 		o.value = valueZero
@@ -246,7 +269,7 @@ func (h *history) step(c *nbdtest.Client, l *lane, rng *rand.Rand, buf []byte) e
 	o := op{}
 	o.at, o.n = pick(rng, l.number)
 	flags := uint16(0)
-	if o.fua = rng.IntN(24) == 0; o.fua {
+	if o.fua = rng.IntN(24) == 0 && !h.isCalm(); o.fua {
 		flags = nbdtest.FUA
 	}
 	off, size := uint64(o.at)*sector, uint64(o.n)*sector
@@ -276,7 +299,7 @@ func (h *history) step(c *nbdtest.Client, l *lane, rng *rand.Rand, buf []byte) e
 		return fmt.Errorf("lane %d: %w", l.number, err)
 	}
 	h.acknowledged(l)
-	if rng.IntN(24) == 0 {
+	if rng.IntN(24) == 0 && !h.isCalm() {
 		return h.flush(c)
 	}
 	return nil

@@ -144,7 +144,7 @@ func (d *duel) taken(c *nbdtest.Client, loss bool, comeBack func()) {
 		d.accepted++
 	}
 	disk := d.read(c)
-	next := &rig{t: t, g: d.other, h: newHistory(disk, d.h.exact), rng: d.rng, overlay: d.overlay, prefix: d.prefix}
+	next := &rig{t: t, g: d.other, h: d.h.next(disk), rng: d.rng, overlay: d.overlay, prefix: d.prefix}
 	stop := next.write(c)
 	comeBack()
 	// What was acknowledged by then, however late, the new owner found.
@@ -157,7 +157,7 @@ func (d *duel) taken(c *nbdtest.Client, loss bool, comeBack func()) {
 	next.check(disk, span{after: next.h.tick()})
 	leave(t, c)
 
-	d.h = newHistory(disk, d.h.exact)
+	d.h = next.h.next(disk)
 	c = d.open()
 	if now := d.read(c); true {
 		d.check(now, span{})

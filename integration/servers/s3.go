@@ -68,6 +68,7 @@ type Versity struct {
 	S3
 	Process *Process
 	Data    string // folder: a folder for each bucket, a file for each object
+	Meta    string // folder of what is told of them, where files cannot have attributes
 }
 
 // StartVersity starts a versitygw. It builds one first if the tests'
@@ -79,7 +80,7 @@ func StartVersity(t TB, cfg VersityConfig) *Versity {
 	dir, port := tempDir(t, "s3"), freePort(t)
 	data, versions, iam, meta := filepath.Join(dir, "data"), filepath.Join(dir, "versions"), filepath.Join(dir, "iam"), filepath.Join(dir, "meta")
 	mkdir(t, data, versions, iam, meta)
-	v := &Versity{Data: data, S3: S3{
+	v := &Versity{Data: data, Meta: meta, S3: S3{
 		URL:       fmt.Sprintf("http://127.0.0.1:%d", port),
 		AccessKey: "platter", SecretKey: "versity-secret-of-the-tests", Region: "us-east-1",
 	}}

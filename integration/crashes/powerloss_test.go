@@ -1,0 +1,277 @@
+//go:build integration
+
+package crashes
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
+)
+
+// TestPowerLost kills the gateway while it writes, and does to the files of its
+// journal what a loss of power may do to all that was not synced: many times
+// from the same moment, each with the bucket and the catalog as they were then.
+// Each time nothing may be missing that a flush covered, and what is there must
+// be a moment of the order of all writes.
+func TestPowerLost(t *testing.T) {
+	t.Parallel()
+	for _, k := range []struct {
+		name         string
+		more         []string
+		synced       bool // a flush syncs the journal
+		reuses       bool // files of the journal are used again
+		kills, cuts  int
+		fullK, fullC int
+	}{
+		{"gateway", nil, true, false, 1, 3, 6, 40},
+		{"gateway/small journal", []string{"PLATTER_LIMITS_JOURNAL_BYTES=16MiB"}, true, true, 1, 3, 8, 40},
+		{"store", []string{"PLATTER_STORES_COLD_DURABILITY=store"}, false, false, 1, 2, 5, 30},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			env := append(inVersity(t), flags(k.more...)...)
+			g := gateway.Start(t, env...)
+			p := &power{rig: newRig(t, g, true, "raw"), copies: t.TempDir(), synced: k.synced, reuses: k.reuses}
+			p.world = append(foldersOf(t, env), g.Dir)
+			p.run(times(k.kills, k.fullK), times(k.cuts, k.fullC))
+		})
+	}
+}
+
+// foldersOf are those that hold the bucket that env tells of.
+func foldersOf(t *testing.T, env []string) (dirs []string) {
+	for _, kv := range env {
+		name, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_BUCKET=")
+		if !ok {
+			continue
+		}
+		dirs = append(dirs, filepath.Join(versity(t).Data, name))
+		if meta := filepath.Join(versity(t).Meta, name); exists(meta) {
+			dirs = append(dirs, meta)
+		}
+	}
+	return dirs
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// A power is a rig whose power is lost.
+type power struct {
+	*rig
+	world          []string // folders that are brought back for each cut
+	copies         string   // folder for what they were at the kill
+	synced, reuses bool
+
+	kills, cuts, again, gone, reused int
+}
+
+func (p *power) run(kills, cuts int) {
+	t := p.t
+	start := time.Now()
+	for range kills {
+		before, pos := p.work()
+		p.save()
+		after := readJournal(t, p.g.Dir, p.overlay)
+		if !p.synced {
+			before, pos = &journalState{state: after.state}, 0
+		}
+		if p.synced && !p.reuses && p.kills == 1 {
+			p.damage(after, pos)
+			p.restore()
+		}
+		l := newLoss(p.rng, before, after, pos)
+		for i := range cuts {
+			if i > 0 {
+				p.restore()
+			}
+			p.try(l.cut(t), i == cuts-1)
+			if t.Failed() {
+				t.Fatalf("kept %d, flushed to %d\nbefore: %v\nafter: %v", l.kept, pos, before, after)
+			}
+		}
+	}
+	t.Logf("%d kills, %d cuts, %d of them and killed again, in %v; %d writes and %d flushes, %d requests gone, %d times a file was used again",
+		p.kills, p.cuts, p.again, time.Since(start).Round(time.Second), p.h.writes, p.h.flushed, p.gone, p.reused)
+	if p.gone == 0 {
+		t.Error("no cut took anything away")
+	}
+	if p.reuses && p.reused == 0 {
+		t.Error("no file of the journal was used again")
+	}
+}
+
+// work writes with flushes, then without any, and kills the gateway. It returns
+// the journal in between, when all that it had was flushed, and where that
+// ended.
+func (p *power) work() (before *journalState, pos int64) {
+	t := p.t
+	c := p.open()
+	for end := time.Now().Add(20 * time.Second); ; {
+		stop := p.write(c)
+		p.between(50, 350)
+		stop()
+		before = readJournal(t, p.g.Dir, p.overlay)
+		if !p.reuses || before.end > 5*before.fileSize || time.Now().After(end) {
+			break
+		}
+	}
+	if err := p.h.flush(c); err != nil {
+		t.Fatal(err)
+	}
+	before = readJournal(t, p.g.Dir, p.overlay)
+	p.h.calm(true)
+	stop := p.write(c)
+	p.between(50, 500)
+	if p.reuses { // until one of the files is
+		end := time.Now().Add(5 * time.Second)
+		for !p.reusedSince(before) && time.Now().Before(end) {
+			p.between(20, 50)
+		}
+	}
+	p.g.Kill(t)
+	p.kills++
+	c.Close()
+	stop()
+	p.h.calm(false)
+	if p.h.failed != nil {
+		t.Fatalf("before the crash: %v", p.h.failed)
+	}
+	return before, before.end
+}
+
+// reusedSince tells whether a file of the journal bears another name now.
+func (p *power) reusedSince(before *journalState) bool {
+	for _, f := range readJournal(p.t, p.g.Dir, p.overlay).files {
+		for _, was := range before.files {
+			if f.inode == was.inode && f.name != was.name {
+				p.reused++
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// damage takes away what was flushed. The gateway must not open what is left.
+func (p *power) damage(j *journalState, pos int64) {
+	t := p.t
+	f := j.file(pos / j.fileSize)
+	data := slices.Clone(f.data)
+	clear(data[(pos%j.fileSize-1)&^(page-1):][:page])
+	if err := os.WriteFile(filepath.Join(j.dir, f.name), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.g.Run(t)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		c, err := nbdtest.Open("unix", p.g.Socket, "overlay/"+p.overlay)
+		if err == nil {
+			t.Fatal("a journal opens that lacks what was flushed")
+		}
+		if c != nil {
+			c.Close()
+		}
+		if strings.Contains(err.Error(), "accept_loss") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a journal that lacks what was flushed: %v", err)
+		}
+	}
+	p.g.Kill(t)
+}
+
+// save keeps the data directory and the bucket as they are.
+func (p *power) save() {
+	p.t.Helper()
+	time.Sleep(100 * time.Millisecond) // the store may still have a request in hand
+	for i, dir := range p.world {
+		p.copy(dir, filepath.Join(p.copies, strconv.Itoa(i)))
+	}
+}
+
+// restore makes them what they were.
+func (p *power) restore() {
+	p.t.Helper()
+	for i, dir := range p.world {
+		p.copy(filepath.Join(p.copies, strconv.Itoa(i)), dir)
+	}
+}
+
+// copy makes a folder like another one, with times and attributes.
+func (p *power) copy(from, to string) {
+	p.t.Helper()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		p.t.Fatal(err)
+	}
+	entries, err := os.ReadDir(to)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(to, e.Name())); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	tool(p.t, "cp", "-a", "--sparse=always", from+"/.", to)
+}
+
+// try starts the gateway on what a cut left and looks. Then, at times, it kills
+// it once more, after more work, and looks again. On what the last one of a kill
+// leaves the next kill's work begins.
+func (p *power) try(what string, last bool) {
+	t := p.t
+	p.cuts++
+	if p.rng.IntN(5) == 0 {
+		p.g.Launch(t)
+		p.between(10, 300)
+		p.g.Kill(t)
+		what += "; killed while it started"
+	}
+	p.g.Run(t)
+	c := p.open()
+	disk := p.read(c)
+	cut, err := p.h.prefix(disk, span{flushed: true})
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	for i, l := range p.h.lanes {
+		p.gone += len(l.ops) - cut[i]
+	}
+	if !last && p.rng.IntN(4) > 0 {
+		p.g.Kill(t)
+		c.Close()
+		return
+	}
+	next := &rig{t: t, g: p.g, rng: p.rng, image: p.image, overlay: p.overlay, prefix: true, h: p.h.next(disk)}
+	stop := next.write(c)
+	p.between(20, 150)
+	p.g.Kill(t)
+	c.Close()
+	stop()
+	p.again++
+	p.g.Run(t)
+	c = next.open()
+	disk = next.read(c)
+	if _, err := next.h.prefix(disk, span{flushed: true}); err != nil || next.h.failed != nil {
+		t.Errorf("%s; and killed again: %v %v", what, err, next.h.failed)
+	}
+	if last {
+		next.settle(c, disk)
+		p.h = next.h
+		c.Close()
+		return
+	}
+	p.g.Kill(t)
+	c.Close()
+}
