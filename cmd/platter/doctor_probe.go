@@ -79,12 +79,17 @@ func (d *diagnosis) store(ctx context.Context, cl *client.Client, id string) boo
 // doors opens the image over NBD, where an attachment says, and looks for it
 // in the trees of files. Both can only be done on the gateway's own machine.
 func (d *diagnosis) doors(ctx context.Context, cl *client.Client, id string) {
-	for _, transport := range []string{"unix", "tcp"} {
+	secure := false
+	for _, transport := range []string{"unix", "tls", "tcp"} {
 		a, err := cl.Attach(ctx, map[string]any{"image_id": id, "transport": transport})
+		if errors.Is(err, fs.ErrExist) && (transport == "tls" || secure) {
+			continue // not served here: TLS need not be, and beside it plain TCP need not be
+		}
 		if err != nil {
 			d.warn("nbd "+transport, "cannot attach: %v", err)
 			continue
 		}
+		secure = secure || transport == "tls"
 		if here(cl.URL()) {
 			d.greet(ctx, "nbd "+transport, doorOf(a.Text("uri")))
 		} else {
