@@ -175,11 +175,11 @@ func TestChanges(t *testing.T) {
 // neither has is of no layer.
 func TestDepth(t *testing.T) {
 	s := open(t, config(t, ceph(t)))
-	data := make([]byte, 4*objectSize)
-	copy(data[objectSize:], bytes.Repeat([]byte{1}, 2*objectSize))
-	clone(t, s, "o", data, 5*objectSize)
+	data := make([]byte, 6*objectSize) // in objects of twice the size, in the parent
+	copy(data[2*objectSize:], bytes.Repeat([]byte{1}, 2*objectSize))
+	clone(t, s, "o", data, 7*objectSize)
 	d := device(t, s, "o", 1)
-	want := []int{0, 2, 2, 0, 0}
+	want := []int{0, 0, 2, 2, 0, 0, 0}
 	expect := func(d *rbd.Device) {
 		t.Helper()
 		for i, w := range want {
@@ -190,7 +190,7 @@ func TestDepth(t *testing.T) {
 		}
 	}
 	expect(d)
-	for _, i := range []int{2, 4} {
+	for _, i := range []int{3, 5, 6} {
 		if err := d.WriteAt(t.Context(), []byte("new"), int64(i)*objectSize+9); err != nil {
 			t.Fatal(err)
 		}

@@ -208,12 +208,12 @@ func (m *mapping) soil(s *slice) {
 
 // table makes sure that there is an L2 table for cluster c.
 func (d *Delta) table(c int64) error {
+	if d.hasTable(c) {
+		return nil
+	}
 	d.growth.Lock()
 	defer d.growth.Unlock()
-	d.m.RLock()
-	have := d.m.active.table(c) != 0
-	d.m.RUnlock()
-	if have {
+	if d.hasTable(c) {
 		return nil
 	}
 	if err := d.charge(clusterSize); err != nil {
@@ -237,6 +237,12 @@ func (d *Delta) table(c int64) error {
 	d.m.l1Dirty[i] = struct{}{}
 	d.m.Unlock()
 	return nil
+}
+
+func (d *Delta) hasTable(c int64) bool {
+	d.m.RLock()
+	defer d.m.RUnlock()
+	return d.m.active.table(c) != 0
 }
 
 func (d *Delta) zeroCluster(place int64) error {

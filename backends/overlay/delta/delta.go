@@ -83,6 +83,7 @@ type Delta struct {
 	stripe [stripes]sync.Mutex   // by cluster: held to change its mapping
 	grace  grace                 // who may still use a cluster that was dropped
 	buffer sync.Pool             // of *[clusterSize]byte
+	put    storer                // write, made a value once and not by each write
 	broken atomic.Pointer[error] // why nothing more is written
 	closed atomic.Bool
 
@@ -106,6 +107,7 @@ type Delta struct {
 
 func newDelta(cfg Config, f localfs.File, size int64) *Delta {
 	d := &Delta{cfg: cfg, f: f, size: size}
+	d.put = d.write
 	d.buffer.New = func() any { return new([clusterSize]byte) }
 	d.m.cache.init(int(cfg.CacheSize / sliceSize))
 	return d

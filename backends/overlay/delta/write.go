@@ -15,7 +15,7 @@ func (d *Delta) WriteAt(ctx context.Context, p []byte, off int64) error {
 // WriteOver writes to the disk that the Delta makes of below. Below is read
 // only for the rest of the first and the last 4 KiB, if they are new.
 func (d *Delta) WriteOver(ctx context.Context, below block.Reader, p []byte, off int64) error {
-	return d.writeOver(ctx, below, p, off, d.write)
+	return d.writeOver(ctx, below, p, off, d.put)
 }
 
 // A storer writes bytes to a place in the file.

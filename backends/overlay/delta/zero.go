@@ -58,7 +58,7 @@ func (d *Delta) writeZeros(ctx context.Context, below block.Reader, off, n int64
 	if n <= 0 {
 		return nil
 	}
-	store := d.write
+	store := d.put
 	if mode == block.ZeroAllocated {
 		store = d.reserve
 	}
