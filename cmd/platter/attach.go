@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -33,6 +34,7 @@ Examples:
    platter attach debian --mode ephemeral
    platter attach overlay/web1
    platter attach overlay/web1 --transport tls --tls-dir /etc/pki/web1
+   platter attach overlay/web1 --device auto
    qemu-system-x86_64 -m 1G $(platter attach debian --mode ephemeral --print qemu)`
 
 func (p *program) attachCommand() *cli.Command {
@@ -41,14 +43,14 @@ func (p *program) attachCommand() *cli.Command {
 		Usage:       "open a disk over NBD",
 		Category:    "Disks",
 		ArgsUsage:   "IMAGE|overlay/OVERLAY",
-		Description: attachHelp,
-		Flags: append([]cli.Flag{
+		Description: strings.Replace(attachHelp, "Examples:", deviceHelp+"\nExamples:", 1),
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ro, rw or ephemeral"},
 			&cli.StringFlag{Name: "transport", Usage: "`TRANSPORT`: unix, tcp or tls (default: unix)"},
 			&cli.StringFlag{Name: "tls-dir", Usage: "with transport tls: the `FOLDER` of certificates on the client's machine (default: /etc/pki/qemu)"},
 			&cli.BoolFlag{Name: "accept-loss", Usage: "take the overlay even if its last writes are only in the journal of a gateway that is away; they are lost then"},
 			&cli.StringFlag{Name: "print", Usage: "print `WHAT` only: qemu, libvirt, uri or nbd-client"},
-		}, formatFlags()...),
+		}, deviceFlags(), formatFlags()),
 		Action: p.attach,
 	}
 }
@@ -66,6 +68,15 @@ func (p *program) attach(c *cli.Context) error {
 	only := c.String("print")
 	if only != "" && printKeys()[only] == "" {
 		return usagef("--print takes qemu, libvirt, uri or nbd-client, not %q", only)
+	}
+	if err := checkDevice(c); err != nil {
+		return err
+	}
+	if isURI(what) {
+		if c.String("device") == "" {
+			return usagef("an NBD URI belongs to --device; everything else wants IMAGE or overlay/OVERLAY")
+		}
+		return p.attachDevice(c, what)
 	}
 	cl, err := p.connect(c)
 	if err != nil {
@@ -91,6 +102,8 @@ func (p *program) attach(c *cli.Context) error {
 		return err
 	}
 	switch {
+	case c.String("device") != "":
+		return p.keepAttachment(c, cl, a)
 	case only != "":
 		if p.tty { // what was printed does not tell it
 			fmt.Fprintf(p.err, "attached; when done: platter detach %s\n", a.ID())

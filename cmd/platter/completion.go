@@ -183,6 +183,8 @@ func (p *program) values(ctx context.Context, at completer, yield func(string) b
 		words = []string{"unix", "tcp", "tls"}
 	case "print":
 		words = []string{"qemu", "libvirt", "uri", "nbd-client"}
+	case "device":
+		words = []string{"auto"}
 	case "to", "as", "from", "from2":
 		words = []string{"raw", "qcow2"}
 	case "compression":
@@ -213,6 +215,8 @@ func (p *program) arguments(ctx context.Context, at completer, yield func(string
 	switch what = strings.TrimSuffix(what, "..."); what {
 	case "IMAGE", "OVERLAY", "ATTACHMENT", "TASK":
 		p.named(ctx, at, strings.ToLower(what), "", yield)
+	case "ATTACHMENT|DEVICE":
+		p.named(ctx, at, "attachment", "", yield)
 	case "IMAGE|overlay/OVERLAY":
 		p.named(ctx, at, "image", "", yield)
 		p.named(ctx, at, "overlay", "overlay/", yield)
