@@ -439,13 +439,17 @@ func TestDoctor(t *testing.T) {
 // the programs.
 func TestReadmeNames(t *testing.T) {
 	text := string(readAll(t, filepath.Join(gateway.Root(), "README.md")))
-	_, config, _ := strings.Cut(text, "```toml\n")
-	config, _, _ = strings.Cut(config, "```")
-	file := filepath.Join(t.TempDir(), "readme.toml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
+	for _, config := range strings.Split(text, "```toml\n")[1:] {
+		config, _, _ = strings.Cut(config, "```")
+		if strings.Contains(config, "_file =") { // that secret is nowhere here
+			continue
+		}
+		file := filepath.Join(t.TempDir(), "readme.toml")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tool(t, gateway.Binary(t, "platterd"), "check-config", file)
 	}
-	tool(t, gateway.Binary(t, "platterd"), "check-config", file)
 	daemon := tool(t, gateway.Binary(t, "platterd"), "--help")
 	known := 0
 	for _, line := range commandsOf(text) {
