@@ -372,12 +372,20 @@ func TestGate(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, l, 1, 0)
+	if err := l.Discard(t.Context(), 8192, 4096); err != nil {
+		t.Fatal(err)
+	}
 	shut = errors.New("in doubt")
 	if err := l.WriteAt(t.Context(), fill(1, 2), 0); !errors.Is(err, shut) {
 		t.Errorf("WriteAt = %v", err)
 	}
 	if err := l.Flush(t.Context()); !errors.Is(err, shut) {
 		t.Errorf("Flush = %v", err)
+	}
+	for _, off := range []int64{4096, 8192} { // the latter is zeros already
+		if err := l.Discard(t.Context(), off, 4096); !errors.Is(err, shut) {
+			t.Errorf("Discard at %d = %v", off, err)
+		}
 	}
 	closeLog(t, l)
 }

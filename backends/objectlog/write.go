@@ -208,7 +208,8 @@ func (l *Log) Zero(ctx context.Context, off, n int64, mode block.ZeroMode) error
 
 func (l *Log) zero(ctx context.Context, kind journal.Kind, off, n int64) error {
 	if n == 0 || l.allZero(off, n) {
-		return l.wrap("zero", l.dead())
+		// Nothing to do, if the disk is still ours.
+		return l.wrap("zero", l.acknowledge(ctx, StepWritten))
 	}
 	return l.wrap(fmt.Sprintf("zero %d bytes at %d", n, off), l.write(ctx, journal.Record{Kind: kind, Off: off, Len: n}))
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"sync"
 
@@ -127,6 +128,17 @@ func newHistory(base []uint64, exact bool) *history {
 func (h *history) next(disk []uint64) *history {
 	n := newHistory(disk, h.exact)
 	n.number, n.writes, n.flushed = h.number, h.writes, h.flushed
+	return n
+}
+
+// clone returns a history that goes on by itself. Nothing may be under way.
+func (h *history) clone() *history {
+	n := h.next(h.base)
+	n.now, n.flushes = slices.Clone(h.now), slices.Clone(h.flushes)
+	n.clock, n.kept = h.clock, h.kept
+	for i, l := range h.lanes {
+		n.lanes[i].ops = slices.Clone(l.ops)
+	}
 	return n
 }
 

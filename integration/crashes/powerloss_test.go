@@ -72,7 +72,7 @@ type power struct {
 	copies         string   // folder for what they were at the kill
 	synced, reuses bool
 
-	kills, cuts, again, gone, reused int
+	kills, cuts, killed, lost, gone, reused, names, trims int
 }
 
 func (p *power) run(kills, cuts int) {
@@ -94,14 +94,14 @@ func (p *power) run(kills, cuts int) {
 			if i > 0 {
 				p.restore()
 			}
-			p.try(l.cut(t), i == cuts-1)
+			p.try(l, pos, i == cuts-1)
 			if t.Failed() {
 				t.Fatalf("kept %d, flushed to %d\nbefore: %v\nafter: %v", l.kept, pos, before, after)
 			}
 		}
 	}
-	t.Logf("%d kills, %d cuts, %d of them and killed again, in %v; %d writes and %d flushes, %d requests gone, %d times a file was used again",
-		p.kills, p.cuts, p.again, time.Since(start).Round(time.Second), p.h.writes, p.h.flushed, p.gone, p.reused)
+	t.Logf("%d kills, %d cuts, %d and killed again, %d and cut again, in %v; %d writes and %d flushes, %d requests gone; names were lost or came back %d times, trims %d, files were used again %d",
+		p.kills, p.cuts, p.killed, p.lost, time.Since(start).Round(time.Second), p.h.writes, p.h.flushed, p.gone, p.names, p.trims, p.reused)
 	if p.gone == 0 {
 		t.Error("no cut took anything away")
 	}
@@ -226,51 +226,90 @@ func (p *power) copy(from, to string) {
 }
 
 // try starts the gateway on what a cut left and looks. Then, at times, it kills
-// it once more, after more work, and looks again. On what the last one of a kill
-// leaves the next kill's work begins.
-func (p *power) try(what string, last bool) {
+// it once more, after more work, and looks again, or even loses power again. On
+// what the last one of a kill leaves the next kill's work begins.
+func (p *power) try(l *loss, pos int64, last bool) {
 	t := p.t
+	what := l.cut(t)
 	p.cuts++
+	left := readJournal(t, p.g.Dir, p.overlay)
 	if p.rng.IntN(5) == 0 {
 		p.g.Launch(t)
 		p.between(10, 300)
 		p.g.Kill(t)
 		what += "; killed while it started"
 	}
-	p.g.Run(t)
-	c := p.open()
-	disk := p.read(c)
-	cut, err := p.h.prefix(disk, span{flushed: true})
-	if err != nil {
-		t.Errorf("%s: %v", what, err)
+	c, disk, cut := p.look(p.h, what)
+	if t.Failed() {
 		return
 	}
 	for i, l := range p.h.lanes {
 		p.gone += len(l.ops) - cut[i]
 	}
-	if !last && p.rng.IntN(4) > 0 {
-		p.g.Kill(t)
-		c.Close()
+	switch {
+	case last:
+		p.killAgain(c, disk, what)
+		return
+	case p.rng.IntN(3) == 0:
+		p.loseAgain(c, disk, cut, left, pos, what)
 		return
 	}
-	next := &rig{t: t, g: p.g, rng: p.rng, image: p.image, overlay: p.overlay, prefix: true, h: p.h.next(disk)}
-	stop := next.write(c)
+	p.g.Kill(t)
+	c.Close()
+}
+
+// look starts the gateway and compares the disk with a history.
+func (p *power) look(h *history, what string) (c *nbdtest.Client, disk []uint64, cut []int) {
+	p.names += strings.Count(what, "name yet") + strings.Count(what, "still there")
+	p.trims += strings.Count(what, "last trim")
+	p.g.Run(p.t)
+	c = p.open()
+	disk = p.read(c)
+	cut, err := h.prefix(disk, span{flushed: true})
+	if err == nil {
+		err = h.failed
+	}
+	if err != nil {
+		p.t.Errorf("%s: %v", what, err)
+	}
+	return c, disk, cut
+}
+
+// killAgain goes on with the disk that a cut left, and with flushes, until the
+// next kill, of the process alone.
+func (p *power) killAgain(c *nbdtest.Client, disk []uint64, what string) {
+	p.h = p.h.next(disk)
+	stop := p.write(c)
 	p.between(20, 150)
+	p.g.Kill(p.t)
+	c.Close()
+	stop()
+	p.killed++
+	c, disk, _ = p.look(p.h, what+"; killed again")
+	p.settle(c, disk)
+	c.Close()
+}
+
+// loseAgain writes on, without flushes, what a cut left, and loses power again.
+// Nobody has flushed what was seen after the first time; it may go, too.
+func (p *power) loseAgain(c *nbdtest.Client, disk []uint64, cut []int, left *journalState, pos int64, what string) {
+	t, h := p.t, p.h.clone()
+	h.keep(disk, cut)
+	h.calm(true)
+	again := &rig{t: t, g: p.g, rng: p.rng, h: h, overlay: p.overlay}
+	stop := again.write(c)
+	p.between(20, 200)
 	p.g.Kill(t)
 	c.Close()
 	stop()
-	p.again++
-	p.g.Run(t)
-	c = next.open()
-	disk = next.read(c)
-	if _, err := next.h.prefix(disk, span{flushed: true}); err != nil || next.h.failed != nil {
-		t.Errorf("%s; and killed again: %v %v", what, err, next.h.failed)
+	after := readJournal(t, p.g.Dir, p.overlay)
+	if after.dir != left.dir { // all that was flushed is in the store
+		left, pos = &journalState{state: after.state}, 0
 	}
-	if last {
-		next.settle(c, disk)
-		p.h = next.h
-		c.Close()
-		return
+	p.lost++
+	c, _, _ = p.look(h, what+"; then "+newLoss(p.rng, left, after, pos).cut(t))
+	if t.Failed() {
+		t.Logf("the second time\nbefore: %v\nafter: %v", left, after)
 	}
 	p.g.Kill(t)
 	c.Close()

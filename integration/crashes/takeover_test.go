@@ -110,11 +110,12 @@ func (d *duel) pause() {
 }
 
 // late wants nothing to be acknowledged that was asked of a gateway after it
-// came back without its overlay.
+// came back without its overlay. A trim that may do nothing is no promise:
+// librbd answers a short one without asking the cluster.
 func (d *duel) late(since int64) {
 	for _, l := range d.h.lanes {
 		for _, o := range l.ops {
-			if o.sent > since && o.acked > 0 {
+			if o.sent > since && o.acked > 0 && (o.kind != opTrim || d.h.exact) {
 				d.t.Errorf("a gateway acknowledged %+v of lane %d after it had lost the overlay at %d", o, l.number, since)
 			}
 		}
