@@ -38,7 +38,7 @@ func debugHandler(reg *prometheus.Registry, conns func() []nbd.ConnInfo) http.Ha
 var connsPage = template.Must(template.New("nbd").Funcs(template.FuncMap{
 	"age": func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
 }).Parse(`<!doctype html><title>NBD connections</title><style>td,th{padding:0 1em;text-align:left}</style>
-<h1>NBD connections</h1><table><tr><th>id<th>client<th>export<th>writable<th>age<th>in flight<th>requests<th>read<th>written<th>errors</tr>
-{{range .}}<tr><td>{{.Client.ID}}<td>{{.Client.Transport}} {{.Client.Addr}}<td>{{.Export}}<td>{{.Writable}}<td>{{age .Since}}<td>{{.InFlight}}<td>{{.Requests}}<td>{{.Read}}<td>{{.Written}}<td>{{.Errors}}</tr>
+<h1>NBD connections</h1><table><tr><th>id<th>client<th>transport<th>peer<th>export<th>headers<th>writable<th>age<th>in flight<th>requests<th>read<th>written<th>errors</tr>
+{{range .}}<tr><td>{{.Client.ID}}<td>{{.Client.Addr}}<td>{{.Client.Transport}}<td>{{.Peer}}<td>{{.Export}}<td>{{.Headers}}<td>{{.Writable}}<td>{{age .Since}}<td>{{.InFlight}}<td>{{.Requests}}<td>{{.Read}}<td>{{.Written}}<td>{{.Errors}}</tr>
 {{else}}<tr><td>none</tr>{{end}}</table>
 `))
