@@ -222,9 +222,13 @@ func (c *conn) extend(d time.Duration) {
 }
 
 // drain begins the end of the connection: requests in flight end, new ones
-// are refused.
+// are not taken up.
 func (c *conn) drain() {
 	c.draining.Store(true)
+	if c.label.Load() != nil {
+		c.nc.SetReadDeadline(time.Now())
+		return
+	}
 	c.wake()
 }
 

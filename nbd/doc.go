@@ -132,7 +132,7 @@
 //	ENOSPC       WRITE or WRITE_ZEROES beyond the end; disk or quota full (EDQUOT, EFBIG)
 //	ENOTSUP      FAST_ZERO that would be slow; never without that flag
 //	ENOMEM, EOVERFLOW    as the disk says
-//	ESHUTDOWN    the server is shutting down: connect again and repeat
+//	ESHUTDOWN    the export was taken from the client
 //	EIO          whatever else the disk says, and a panic in it
 //
 // A wrong magic ends the connection: nobody knows where the next request is.
@@ -154,9 +154,11 @@
 //
 // # Shutdown
 //
-// [Server.Shutdown] lets requests in flight end and answers new ones with
-// ESHUTDOWN (options with ERR_SHUTDOWN), then closes our half, waits a moment
-// for the client to do the same, and closes. A client that takes no replies
+// [Server.Shutdown] lets requests in flight end and takes up no new ones
+// (options are answered with ERR_SHUTDOWN), then closes our half, waits a moment
+// for the client to do the same, and closes. What was not answered a client
+// repeats when it has connected again, as QEMU does with reconnect-delay; the
+// error ESHUTDOWN would reach its guest. A client that takes no replies
 // for 2 s is cut off. [Server.Kick] cuts connections off at once.
 //
 // # Inside

@@ -10,9 +10,6 @@ import (
 
 // check says why q is not to be carried out at all, or nil.
 func (c *conn) check(q *request) error {
-	if c.draining.Load() {
-		return refuse(ESHUTDOWN, "the server is shutting down; connect again and repeat the request")
-	}
 	if err := c.checkFlags(q); err != nil {
 		return err
 	}

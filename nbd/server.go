@@ -200,8 +200,8 @@ func (s *Server) unlisten(l net.Listener) {
 // stopPatience is how long Shutdown waits for a client to take a reply.
 const stopPatience = 2 * time.Second
 
-// Shutdown stops accepting, lets the requests in flight end, refuses new ones
-// with ESHUTDOWN, closes the connections softly and waits for them; a client
+// Shutdown stops accepting, lets the requests in flight end, takes up no new
+// ones, closes the connections softly and waits for them; a client
 // that takes no replies for 2 s is cut off. When ctx
 // ends first it cuts them off, and its error is ctx's; then a request that
 // does not heed its context may still be running.

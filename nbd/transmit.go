@@ -21,12 +21,21 @@ func (c *conn) transmit() error {
 		if c.pausing.Load() {
 			return errHanded
 		}
+		if c.draining.Load() {
+			return errDrained
+		}
 		head, err := c.await(size)
 		if errors.Is(err, io.EOF) {
 			return nil // half closed, perhaps: what is in flight gets its reply
 		}
 		if err != nil {
 			return c.paused(err)
+		}
+		if c.draining.Load() {
+			// It stays unanswered, and the client repeats it on its next
+			// connection. An answer would be the end of it: to a guest,
+			// ESHUTDOWN is a broken disk.
+			return errDrained
 		}
 		if !q.parse(head, c.headers) {
 			return fmt.Errorf("%w: a request began with %#x", errProtocol, be.Uint32(head))

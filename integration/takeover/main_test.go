@@ -53,12 +53,24 @@ func image(t *testing.T, format string) string {
 // tool runs a program that must succeed.
 func tool(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	out, err := try(t, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// try runs a program that may fail.
+func try(t testing.TB, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return string(out), nil
 }
+
+// port returns the port of an address.
+func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
 // A running is a program in the background.
 type running struct {
