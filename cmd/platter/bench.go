@@ -194,7 +194,7 @@ func (s stage) stream(ctx context.Context, long time.Duration) (sample, error) {
 // stages opens what there is to measure. What it returns to close that is never
 // nil.
 func (p *program) stages(c *cli.Context, what string) ([]stage, func() error, error) {
-	if nbdclient.IsURI(what) {
+	if isURI(what) {
 		return p.uriStage(c, "nbd", what)
 	}
 	s, err := p.native(c, what)

@@ -18,12 +18,6 @@ type Target struct {
 	Export           string
 }
 
-// IsURI tells whether a word is meant as an NBD URI.
-func IsURI(word string) bool {
-	scheme, _, ok := strings.Cut(word, "://")
-	return ok && strings.HasPrefix(scheme, "nbd")
-}
-
 // ParseURI reads nbd://HOST[:PORT]/EXPORT, nbds://..., and
 // nbd+unix:///EXPORT?socket=PATH. Its errors do not repeat the export's name,
 // which may be a secret.
