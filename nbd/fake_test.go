@@ -257,8 +257,9 @@ func (a *aServer) dial(t testing.TB) *nbdtest.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
-	t.Cleanup(func() { c.Close() })
+	nc := c.Conn
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	t.Cleanup(func() { nc.Close() }) // and does not keep c
 	return c
 }
 
