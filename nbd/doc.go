@@ -141,8 +141,9 @@
 //
 // Nothing is allocated because a header says so: what a request may hold is
 // bounded by Config.MaxRequest, per connection by Config.MaxInFlightBytes and
-// in all by Config.MaxInFlightTotal; beside that a connection costs a 64 KiB
-// buffer and, while it is busy, about 1 MiB of small replies. A client that
+// in all by Config.MaxInFlightTotal; beside that a connection costs, while it
+// is busy, a 64 KiB buffer and about 1 MiB of small replies; one that waits
+// costs a few KiB (TestIdleConnections). A client that
 // does not read its replies stops being read from. It keeps no worker and no
 // lock that others need; a connection may always hold 512 KiB, and when one
 // that wants more waits for memory, clients that moved less than 1 MiB of
@@ -150,7 +151,8 @@
 // number, in all and by network address; at the limit the oldest handshake
 // gives way, so that saying nothing locks nobody out. The log has one line
 // about what a client did wrong, not one for each packet. Names of exports may
-// be secrets and are not logged; Export.Label is.
+// be secrets and are not logged; Export.Label is. A network client whose
+// machine is gone is noticed within two minutes (TestKeepAlive).
 //
 // # Shutdown
 //
@@ -160,6 +162,20 @@
 // repeats when it has connected again, as QEMU does with reconnect-delay; the
 // error ESHUTDOWN would reach its guest. A client that takes no replies
 // for 2 s is cut off. [Server.Kick] cuts connections off at once.
+//
+// # Hand-over
+//
+// [Server.Suspend] is a shutdown that leaves plain connections open, for
+// [Server.Resume] in another process to go on with (TestHandOver). It stops
+// each between two requests: what was taken up is done, flushed and answered;
+// what was only read, if need be the first half of a write, goes along as State
+// (TestHandOverWithinRequests). So it waits for disks, and for clients to take
+// replies, but not for clients to send. The other server opens the export
+// anew. It must be what the client was told: size, flags, block sizes; contexts
+// keep their ids (TestHandOverOfContexts, TestResumeRefuses). Not handed over,
+// but closed as in a shutdown, are connections with TLS, whose keys stay here,
+// those whose disk is Transient, and those still in the handshake
+// (TestHandOverOfOthers).
 //
 // # Inside
 //

@@ -84,6 +84,7 @@ func (s *Server) resume(ctx context.Context, nc net.Conn, state []byte) error {
 		return errDrained
 	}
 	c := s.add(ctx, nc, clientKey(nc.RemoteAddr()))
+	c.since = st.since
 	c.asking.Store(true) // so that it does not give way to others
 	s.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { c.cut(ctx.Err()) })
@@ -131,7 +132,6 @@ func (c *conn) restore(st *connState) error {
 	case c.export.Transient:
 		return errors.New("the disk of the export was gone with the connection")
 	}
-	c.since = st.since
 	c.requests.Store(st.requests)
 	c.bytesRead.Store(st.read)
 	c.bytesWritten.Store(st.written)

@@ -131,6 +131,9 @@ func TestTLSForgets(t *testing.T) {
 			t.Error(err)
 		}
 		c.Close()
+		for a.exports.stillOpen() > 0 {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
