@@ -149,7 +149,7 @@ func TestHandOverWithinRequests(t *testing.T) {
 						t.Fatal(err)
 					}
 					time.Sleep(5 * time.Millisecond)
-					handed := a.suspend(t, time.Second)
+					handed := a.suspend(t, 5*time.Second) // it waits for no client that long
 					if len(handed) != 1 {
 						t.Fatalf("%d connections are handed over", len(handed))
 					}
