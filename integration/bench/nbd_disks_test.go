@@ -3,9 +3,8 @@
 package bench
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -149,7 +148,7 @@ func diskFile(b *testing.B, kind string) string {
 	args := []string{"convert", "-f", "raw", "-O", "qcow2"}
 	switch kind {
 	case "raw":
-		mixedDisk(b, path+"+")
+		filesDisk(b, path+"+")
 	case "qcow2":
 	default:
 		args = append(args, "-c", "-o", "compression_type="+kind)
@@ -163,43 +162,41 @@ func diskFile(b *testing.B, kind string) string {
 	return path
 }
 
-// mixedDisk makes a file of diskSize bytes, of which compressors leave about a
-// half: noise, text, and records that differ a little.
-func mixedDisk(b *testing.B, path string) {
+// filesDisk makes a file of diskSize bytes of what this machine has in /usr,
+// each file at a multiple of 4 KiB as in a file system: what guests' disks hold,
+// and compressors do about as well with.
+func filesDisk(b *testing.B, path string) {
 	b.Helper()
-	f, err := os.Create(path)
+	disk, err := os.Create(path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
-	rng := rand.New(rand.NewPCG(1, 2))
-	var words [2048][]byte
-	for i := range words {
-		for range 2 + rng.IntN(9) {
-			words[i] = append(words[i], byte('a'+rng.IntN(26)))
-		}
-		words[i] = append(words[i], ' ')
+	defer disk.Close()
+	if err := disk.Truncate(diskSize); err != nil {
+		b.Fatal(err)
 	}
-	p := make([]byte, 0, 1<<20+16)
-	for range diskSize >> 20 {
-		for p = p[:0]; len(p) < 1<<20; {
-			end := len(p) + 4096
-			for kind := rng.IntN(4); len(p) < end; {
-				switch kind {
-				case 0:
-					p = binary.LittleEndian.AppendUint64(p, rng.Uint64())
-				case 1:
-					p = binary.LittleEndian.AppendUint64(p, uint64(len(p)))
-					p = binary.LittleEndian.AppendUint64(p, rng.Uint64N(1<<20))
-				default:
-					p = append(p, words[rng.IntN(1+rng.IntN(len(words)))]...)
-				}
-			}
-			p = p[:end]
+	at := int64(0)
+	err = filepath.WalkDir("/usr", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
 		}
-		if _, err := f.Write(p); err != nil {
-			b.Fatal(err)
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
 		}
+		if _, err := disk.WriteAt(data[:min(int64(len(data)), diskSize-at)], at); err != nil {
+			return err
+		}
+		if at += (int64(len(data)) + 4095) &^ 4095; at >= diskSize {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if at < diskSize {
+		b.Fatalf("/usr has %d bytes, and the disk of the benchmark %d", at, diskSize)
 	}
 }
 

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/bits"
@@ -63,34 +64,122 @@ func (p *Pool) Inflate(dst, src []byte) error {
 	return err
 }
 
+// A zstdStream decodes one cluster at a time. It has two decoders, the second
+// made when first needed: one that has stopped within a stream keeps what the
+// other way of using it would wait for.
 type zstdStream struct {
-	src bytes.Reader
-	dec *zstd.Decoder
+	all, part *zstd.Decoder
+	src       bytes.Reader
+	out       []byte
+}
+
+// zstdSlack is how much room behind the content the decoder wants to be fast.
+const zstdSlack = 64
+
+func newZstd() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
 }
 
 // Zstd decompresses the zstd frames at the start of src until dst is full.
-// What follows in src does not matter: a decoder that takes the whole of src
-// would stumble over the padding, so this one streams and stops.
+// What follows in src does not matter.
 func (p *Pool) Zstd(dst, src []byte) error {
 	z, ok := p.zstd.Get().(*zstdStream)
 	if !ok {
-		dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		dec, err := newZstd()
 		if err != nil {
 			return fmt.Errorf("zstd: %w", err)
 		}
-		z = &zstdStream{dec: dec}
+		z = &zstdStream{all: dec}
 	}
 	defer p.zstd.Put(z)
-	z.src.Reset(src)
-	err := z.dec.Reset(&z.src)
-	if err == nil {
-		_, err = io.ReadFull(z.dec, dst)
+	if z.frame(dst, src) {
+		return nil
 	}
-	z.src.Reset(nil) // do not keep src
-	if err != nil {
+	if err := z.stream(dst, src); err != nil {
 		return Corrupt("zstd stream: %w", err)
 	}
 	return nil
+}
+
+// frame is the fast way, for a single frame that says that it fills dst: what
+// writers make. It reports whether dst is filled.
+func (z *zstdStream) frame(dst, src []byte) bool {
+	n := zstdFrame(src, len(dst))
+	if n == 0 {
+		return false
+	}
+	if cap(z.out) < len(dst)+zstdSlack {
+		z.out = make([]byte, 0, len(dst)+zstdSlack)
+	}
+	out, err := z.all.DecodeAll(src[:n], z.out[:0])
+	return err == nil && copy(dst, out) == len(dst)
+}
+
+// stream decompresses whatever there is. A decoder that takes the whole of src
+// would stumble over the padding, so this one streams and stops.
+func (z *zstdStream) stream(dst, src []byte) error {
+	if z.part == nil {
+		dec, err := newZstd()
+		if err != nil {
+			return err
+		}
+		z.part = dec
+	}
+	z.src.Reset(src)
+	defer z.src.Reset(nil) // do not keep src
+	if err := z.part.Reset(&z.src); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(z.part, dst)
+	return err
+}
+
+// zstdFrame returns the length of the frame at the start of src, if it is whole
+// and its header says that it holds size bytes, else 0.
+func zstdFrame(src []byte, size int) int {
+	if len(src) < 16 || binary.LittleEndian.Uint32(src) != 0xfd2fb528 {
+		return 0
+	}
+	flags := src[4]
+	single := int(flags >> 5 & 1)
+	at := 5 + (1 - single) + [4]int{0, 1, 2, 4}[flags&3]
+	var content uint64
+	switch flags >> 6 {
+	case 0:
+		if single == 0 {
+			return 0 // it does not say
+		}
+		content = uint64(src[at])
+		at++
+	case 1:
+		content = uint64(binary.LittleEndian.Uint16(src[at:])) + 256
+		at += 2
+	case 2:
+		content = uint64(binary.LittleEndian.Uint32(src[at:]))
+		at += 4
+	default: // too large for a cluster
+		return 0
+	}
+	if content != uint64(size) {
+		return 0
+	}
+	for last := false; !last; {
+		if at+3 > len(src) {
+			return 0
+		}
+		head := int(src[at]) | int(src[at+1])<<8 | int(src[at+2])<<16
+		last = head&1 == 1
+		if at += 3; head>>1&3 == 1 { // one byte that is repeated
+			at++
+		} else {
+			at += head >> 3
+		}
+	}
+	if at += int(flags>>2&1) * 4; at > len(src) { // the checksum
+		return 0
+	}
+	return at
 }
 
 // Each calls work(0) to work(n-1), on several cores as far as they are free,
