@@ -102,7 +102,11 @@ func ToolsReady() []string {
 func (m *Machine) Run(ctx context.Context, line string) (string, error) {
 	// Braces, not a subshell: what is set stays set. The output goes through a
 	// file because a pipe would make the line a subshell.
-	if err := m.Send(`run { %s ; } >/run/out 2>&1; rc=$?; while read -r l; do say "| $l"; done </run/out; [ $rc = 0 ]`, line); err != nil {
+	end := ";"
+	if strings.HasSuffix(line, "&") {
+		end = ""
+	}
+	if err := m.Send(`run { %s %s } >/run/out 2>&1; rc=$?; while read -r l; do say "| $l"; done </run/out; [ $rc = 0 ]`, line, end); err != nil {
 		return "", err
 	}
 	var out strings.Builder

@@ -107,7 +107,7 @@ func (d *Device) look(ctx context.Context, o *outage) (wait time.Duration, done 
 	err = d.replace(ctx, lost)
 	switch {
 	case err == nil:
-		if away := now.Sub(o.since); away > d.cfg.DeadConnTimeout && len(lost) == d.cfg.Connections {
+		if away := time.Since(o.since); away > d.cfg.DeadConnTimeout && len(lost) == d.cfg.Connections {
 			o.late = true
 			log.Error("nbd: connected again, but requests have failed: the server was away for too long; check the file system", "away", away)
 		} else {
