@@ -86,8 +86,8 @@ func (k *killer) run(rounds int) {
 	disk := k.read(c)
 	k.check(disk, span{after: k.h.tick()})
 	leave(t, c)
-	t.Logf("%d kills and %d during recovery in %v; %d writes, %d flushes, %d captures compared",
-		k.kills, k.again, time.Since(start).Round(time.Second), k.h.writes, k.h.flushed, k.captured)
+	t.Logf("%d kills and %d during recovery in %v; %d writes, %d flushes, %d captures compared; the slowest opening took %v",
+		k.kills, k.again, time.Since(start).Round(time.Second), k.h.writes, k.h.flushed, k.captured, k.slowest.Round(time.Millisecond))
 	if k.h.writes < 20*rounds || k.h.flushed < rounds {
 		t.Error("too little was going on for the kills to mean anything")
 	}

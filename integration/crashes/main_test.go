@@ -101,6 +101,7 @@ type rig struct {
 	image   string
 	overlay string
 	prefix  bool // it promises a moment of the order of all writes
+	slowest time.Duration
 }
 
 // newRig uploads an image and lays an overlay over it.
@@ -150,9 +151,11 @@ func (r *rig) open() *nbdtest.Client {
 
 func (r *rig) openAt(g *gateway.Gateway, within time.Duration) *nbdtest.Client {
 	r.t.Helper()
-	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+	start := time.Now()
+	for end := start.Add(within); ; time.Sleep(50 * time.Millisecond) {
 		c, err := nbdtest.Open("unix", g.Socket, "overlay/"+r.overlay)
 		if err == nil {
+			r.slowest = max(r.slowest, time.Since(start))
 			return c
 		}
 		if c != nil {
