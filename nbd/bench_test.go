@@ -56,20 +56,28 @@ func pipeline(t testing.TB, c *nbdtest.Client, depth, n int) {
 // nothing, whether it is served inline or by workers.
 func TestNoAllocations(t *testing.T) {
 	for name, tt := range map[string]struct {
-		n          uint64
-		structured bool
+		q     nbdtest.Request
+		enter func(a *aServer, t testing.TB, name string) *nbdtest.Client
 	}{
-		"inline": {4096, false}, "inline, structured": {4096, true},
-		"workers": {64 << 10, false}, "workers, structured, with holes": {64 << 10, true},
+		"inline":             {nbdtest.Request{Len: 4096}, (*aServer).simple},
+		"inline, structured": {nbdtest.Request{Len: 4096}, (*aServer).enter},
+		"inline, extended":   {nbdtest.Request{Len: 4096}, (*aServer).extended},
+		"inline write":       {nbdtest.Request{Cmd: nbdtest.CmdWrite, Payload: make([]byte, 4096)}, (*aServer).simple},
+		"inline write, extended": {
+			nbdtest.Request{Cmd: nbdtest.CmdWrite, Flags: nbdtest.PayloadLen, Payload: make([]byte, 4096)}, (*aServer).extended},
+		"workers":                         {nbdtest.Request{Len: 64 << 10}, (*aServer).simple},
+		"workers, structured, with holes": {nbdtest.Request{Len: 64 << 10}, (*aServer).enter},
+		"workers, extended, with holes":   {nbdtest.Request{Len: 64 << 10}, (*aServer).extended},
+		"status of all contexts":          {nbdtest.Request{Cmd: nbdtest.CmdBlockStatus, Len: diskSize}, (*aServer).extended},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := serve(t)
-			c := a.simple(t, "rw")
-			if tt.structured {
-				c = a.enter(t, "rw")
-			}
+			c := tt.enter(a, t, "rw")
 			a.disk.mark(8192, 4096, 0)
-			request := (&nbdtest.Request{Cmd: nbdtest.CmdRead, Len: tt.n}).Append(nil)
+			request := tt.q.Append(nil)
+			if c.Extended {
+				request = tt.q.AppendExtended(nil)
+			}
 			reply := make([]byte, 1<<17)
 			run := func() {
 				for range 512 {

@@ -3,7 +3,9 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"net"
 	"testing"
@@ -15,10 +17,11 @@ import (
 
 // talkTo sends all of input to a new server, reads what it says until it
 // closes, and fails if it does not close in time.
-func talkTo(t *testing.T, input []byte) []byte {
+func talkTo(t *testing.T, secure *tls.Config, input []byte) []byte {
 	disk := newMemory(1 << 20)
-	x := &exports{byName: map[string]nbd.Export{"": {Disk: disk}, "rw": {Disk: disk}, "ro": {Disk: readOnly{disk}}}}
-	s, err := nbd.New(nbd.Config{Exports: x, HandshakeTimeout: 2 * time.Second, MaxRequest: 1 << 20})
+	rw := nbd.Export{Disk: disk, Bitmaps: []nbd.Bitmap{{Name: "b", Changed: changes{512, 4096}}}}
+	x := &exports{byName: map[string]nbd.Export{"": {Disk: disk}, "rw": rw, "ro": {Disk: readOnly{disk}}}}
+	s, err := nbd.New(nbd.Config{Exports: x, HandshakeTimeout: 2 * time.Second, MaxRequest: 1 << 20, TLS: secure})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,14 +77,20 @@ func FuzzNegotiation(f *testing.F) {
 		append(flags[:4:4], option(nbdtest.OptInfo, []byte{0, 0, 0, 2, 'r', 'w', 0, 2, 0, 1, 0, 3})...),
 		append(append(flags[:4:4], option(nbdtest.OptStructuredReply, nil)...), option(nbdtest.OptSetMetaContext, nbdtest.ContextRequest("rw", "base:allocation"))...),
 		append(append(flags[:4:4], option(nbdtest.OptStructuredReply, nil)...), option(nbdtest.OptListMetaContext, nbdtest.ContextRequest("", "base:", "x:y"))...),
+		append(append(flags[:4:4], option(nbdtest.OptExtendedHeaders, nil)...), option(nbdtest.OptSetMetaContext, nbdtest.ContextRequest("rw", "base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:b"))...),
+		append(append(flags[:4:4], option(nbdtest.OptExtendedHeaders, nil)...), option(nbdtest.OptStructuredReply, nil)...),
+		append(append(flags[:4:4], option(nbdtest.OptExtendedHeaders, nil)...), option(nbdtest.OptExportName, []byte("rw"))...),
+		append(append(flags[:4:4], option(nbdtest.OptExtendedHeaders, nil)...), goRW...),
 		append(flags[:4:4], option(nbdtest.OptStartTLS, nil)...),
+		append(append(flags[:4:4], option(nbdtest.OptStartTLS, nil)...), 22, 3, 1, 0, 5, 1, 0, 0, 1, 0),
 		append(flags[:4:4], nbdtest.OptionHeader(nbdtest.OptGo, 1<<32-1)...),
 		append(flags[:4:4], option(99, make([]byte, 70_000))...),
 	} {
 		f.Add(seed)
 	}
+	secure := newAuthority(f).server(f, tls.VerifyClientCertIfGiven)
 	f.Fuzz(func(t *testing.T, input []byte) {
-		said := talkTo(t, input)
+		said := talkTo(t, secure, input)
 		if len(said) < 18 || string(said[:16]) != "NBDMAGICIHAVEOPT" {
 			t.Fatalf("greeting %q", said[:min(len(said), 18)])
 		}
@@ -103,14 +112,72 @@ func FuzzRequests(f *testing.F) {
 		f.Add(false, append(p, p...))
 	}
 	f.Fuzz(func(t *testing.T, structured bool, input []byte) {
-		p := []byte{0, 0, 0, 3}
+		var agree []byte
 		if structured {
-			p = append(p, nbdtest.OptionHeader(nbdtest.OptStructuredReply, 0)...)
-			data := nbdtest.ContextRequest("rw", "base:allocation")
-			p = append(append(p, nbdtest.OptionHeader(nbdtest.OptSetMetaContext, uint32(len(data)))...), data...)
+			agree = inExport(nbdtest.OptionHeader(nbdtest.OptStructuredReply, 0), "base:allocation")
+		} else {
+			agree = inExport(nil)
 		}
-		data := binary.BigEndian.AppendUint16(nbdtest.String("rw"), 0)
-		p = append(append(p, nbdtest.OptionHeader(nbdtest.OptGo, uint32(len(data)))...), data...)
-		talkTo(t, append(p, input...))
+		talkTo(t, nil, append(agree, input...))
+	})
+}
+
+// inExport returns what a client says to get into an export: an option, then
+// which contexts it wants.
+func inExport(option []byte, contexts ...string) []byte {
+	p := append([]byte{0, 0, 0, 3}, option...)
+	if len(contexts) > 0 {
+		data := nbdtest.ContextRequest("rw", contexts...)
+		p = append(append(p, nbdtest.OptionHeader(nbdtest.OptSetMetaContext, uint32(len(data)))...), data...)
+	}
+	data := binary.BigEndian.AppendUint16(nbdtest.String("rw"), 0)
+	return append(append(p, nbdtest.OptionHeader(nbdtest.OptGo, uint32(len(data)))...), data...)
+}
+
+func FuzzExtendedRequests(f *testing.F) {
+	type q = nbdtest.Request
+	const payload = nbdtest.PayloadLen
+	for _, seed := range []q{
+		{Cmd: nbdtest.CmdRead, Len: 100_000}, {Cmd: nbdtest.CmdRead, Off: 1 << 63, Len: 1<<64 - 1},
+		{Cmd: nbdtest.CmdWrite, Flags: payload, Payload: make([]byte, 600)}, {Cmd: nbdtest.CmdWrite, Len: 600},
+		{Cmd: nbdtest.CmdWrite, Flags: payload, Len: 1<<64 - 1}, {Cmd: nbdtest.CmdWrite, Flags: payload | nbdtest.FUA, Len: 100_000},
+		{Cmd: nbdtest.CmdTrim, Len: 1 << 40}, {Cmd: nbdtest.CmdWriteZeroes, Flags: nbdtest.FastZero | nbdtest.NoHole, Len: 1 << 20},
+		{Cmd: nbdtest.CmdFlush, Flags: payload, Payload: make([]byte, 9)}, {Cmd: nbdtest.CmdCache, Off: 1 << 32, Len: 1 << 33},
+		{Cmd: nbdtest.CmdBlockStatus, Len: 1 << 20}, {Cmd: nbdtest.CmdBlockStatus, Flags: nbdtest.ReqOne, Off: 5, Len: 7},
+		{Cmd: nbdtest.CmdBlockStatus, Flags: payload, Payload: nbdtest.StatusFilter(1<<20, 2, 1)},
+		{Cmd: nbdtest.CmdBlockStatus, Flags: payload, Payload: nbdtest.StatusFilter(1<<63, 1, 1)},
+		{Cmd: nbdtest.CmdBlockStatus, Flags: payload, Payload: []byte{1, 2, 3}}, {Cmd: 77, Flags: 0xffff, Len: 1 << 20},
+	} {
+		p := seed.AppendExtended(nil)
+		f.Add(p)
+		f.Add(append(p, p...))
+	}
+	agree := inExport(nbdtest.OptionHeader(nbdtest.OptExtendedHeaders, 0), "base:allocation", "qemu:allocation-depth")
+	f.Fuzz(func(t *testing.T, input []byte) { talkTo(t, nil, append(agree[:len(agree):len(agree)], input...)) })
+}
+
+// FuzzState has states of connections that were not made by Suspend, or were
+// damaged in a way that the checksum does not tell.
+func FuzzState(f *testing.F) {
+	a := serve(f)
+	for _, c := range []*nbdtest.Client{a.simple(f, "rw"), a.enter(f, "ro"), a.extended(f, "4k")} {
+		c.Write([]byte{1, 2, 3})
+	}
+	time.Sleep(5 * time.Millisecond)
+	for _, h := range a.suspend(f, time.Second) {
+		f.Add(h.State[:len(h.State)-4])
+		h.Conn.Close()
+	}
+	b := a.successor(f)
+	f.Fuzz(func(t *testing.T, state []byte) {
+		state = binary.BigEndian.AppendUint32(state, crc32.Checksum(state, crc32.MakeTable(crc32.Castagnoli)))
+		mine, theirs := net.Pipe()
+		b.Resume(t.Context(), mine, state)
+		theirs.Close()
+		for deadline := time.Now().Add(5 * time.Second); len(b.Conns()) > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the connection does not end")
+			}
+		}
 	})
 }
