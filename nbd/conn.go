@@ -206,7 +206,7 @@ func (c *conn) ending(err error) error {
 	switch {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
-	case c.draining.Load():
+	case c.draining.Load() || c.pausing.Load():
 		return errDrained
 	}
 	return errTimeout
