@@ -28,7 +28,11 @@ directory and listens on loopback only, without authentication. Every key of
 the configuration file can also come from PLATTER_SECTION_KEY; flags win.
 "off" as an address, socket or mount switches that door off.
 
-Exit codes: 0 stopped as asked, 1 something failed, 2 wrong usage or
+SIGTERM stops it when requests in flight have ended. SIGHUP reads certificates
+again, which also happens when their files change. SIGUSR2 starts the program
+anew with --takeover: the new process gets the sockets and the NBD clients.
+
+Exit codes: 0 stopped as asked or taken over, 1 something failed, 2 wrong usage or
 configuration.`
 
 // flagPaths says which key of the configuration each flag sets.
