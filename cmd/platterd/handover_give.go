@@ -184,6 +184,7 @@ func (g *gateway) suspend(ctx context.Context, end context.CancelFunc) (_ []wait
 	g.background.Wait()
 
 	since = time.Now()
+	g.exports.Hurry()
 	within, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
 	list, err := g.suspendNBD(within)

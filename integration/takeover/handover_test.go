@@ -65,6 +65,29 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// TestHandOverLog does it with overlays that are logs of objects in S3: what
+// the store does not have yet, the next process finds in the journal.
+func TestHandOverLog(t *testing.T) {
+	gateway.Need(t, "fio")
+	versity(t).MakeBucket(t, "takeover")
+	g := gateway.Start(t, append([]string{"--mount", "off"}, gateway.S3Store(versity(t).S3, "takeover")...)...)
+	id := g.Upload(t, "raw", "raw", image(t, "raw"))
+	rounds := times(3, 50)
+	load := fio(t, g.Export("overlay/"+g.NewOverlay(t, id, "")), time.Duration(rounds)*3*time.Second)
+	w := &watcher{t: t, network: "tcp", addr: g.NBD, name: "overlay/" + g.NewOverlay(t, id, "")}
+	w.start(0, false)
+	var felt []time.Duration
+	for range rounds {
+		time.Sleep(500 * time.Millisecond)
+		w.stalled()
+		g.TakeOver(t)
+		felt = append(felt, w.stalled())
+	}
+	w.stop()
+	load.sound(t)
+	t.Logf("%d hand-overs of logs; clients waited: %s", rounds, stalls(felt))
+}
+
 // TestHandOverFails: whatever becomes of the new process in the middle, the
 // old one goes on, and its clients with it.
 func TestHandOverFails(t *testing.T) {

@@ -18,8 +18,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-478a8fee/platter/integration/servers"
 	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
+
+var keeper servers.Keeper
+
+var versity = servers.Share(&keeper, func(t servers.TB) *servers.Versity {
+	return servers.StartVersity(t, servers.VersityConfig{})
+})
+
+func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
 
 // times is how often something is done: a sample, or the full count.
 func times(sample, full int) int {

@@ -107,12 +107,17 @@ func (l logs) take(ctx context.Context, before catalog.Overlay, accept bool, siz
 	return log, func() error { return l.give(log, ov) }, nil
 }
 
+// errNextProcess is why a store lacks what the next process brings over.
+var errNextProcess = errors.New("another process goes on with it")
+
 // give closes a log.
 func (l logs) give(log *objectlog.Log, ov catalog.Overlay) error {
 	ctx, cancel := context.WithTimeout(context.Background(), l.e.drain)
 	defer cancel()
-	flushed := log.Flush(ctx)
-	drained := log.Drain(ctx)
+	flushed, drained := log.Flush(ctx), errNextProcess
+	if !l.e.hurried.Load() {
+		drained = log.Drain(ctx)
+	}
 	err := errors.Join(flushed, log.Close())
 	if err == nil && drained == nil {
 		_, err = l.e.cfg.Catalog.ReleaseOverlay(context.Background(), ov.ID, ov.Epoch)

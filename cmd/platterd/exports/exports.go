@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/ingest"
@@ -122,6 +123,7 @@ type Exports struct {
 	pause    time.Duration // between tries while the catalog is away
 	handover time.Duration
 	drain    time.Duration // see drainTime
+	hurried  atomic.Bool   // see Hurry
 
 	members members
 
@@ -226,6 +228,10 @@ func (e *Exports) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Hurry makes disks close without waiting for stores to have what journals
+// here have: another process with the same data directory goes on at once.
+func (e *Exports) Hurry() { e.hurried.Store(true) }
 
 // Close ends captures and sessions, then flushes and closes every disk. It
 // returns what a flush said. The doors are closed before it.
