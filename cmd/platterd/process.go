@@ -62,6 +62,10 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger, takeOver boo
 // begin gets the lock and the sockets.
 func (p *process) begin(ctx context.Context, takeOver bool) error {
 	if takeOver {
+		// What can be seen to be wrong is said before anybody has to wait.
+		if err := newGateway(p).openCerts(); err != nil {
+			return err
+		}
 		err := p.take(ctx)
 		if !errors.Is(err, handover.ErrNobody) {
 			return err
