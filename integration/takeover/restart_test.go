@@ -20,10 +20,9 @@ func TestRestart(t *testing.T) {
 	id := g.Upload(t, "qcow2", "qcow2", image(t, "qcow2"))
 	overlay := func() string { return "overlay/" + g.NewOverlay(t, id, "") }
 	rounds := times(5, 100)
-	long := time.Duration(rounds) * 3500 * time.Millisecond
 	load := []*running{
-		fio(t, reconnecting(t, "server.type=unix,server.path="+g.Socket, overlay()), long),
-		fio(t, reconnecting(t, "server.type=inet,server.host=127.0.0.1,server.port="+port(g.NBD), overlay()), long),
+		fio(t, reconnecting(t, "server.type=unix,server.path="+g.Socket, overlay())),
+		fio(t, reconnecting(t, "server.type=inet,server.host=127.0.0.1,server.port="+port(g.NBD), overlay())),
 	}
 	watchers := []*watcher{
 		{t: t, network: "unix", addr: g.Socket, name: overlay(), returns: true},
@@ -52,11 +51,6 @@ func TestRestart(t *testing.T) {
 			over = append(over, w.stalled())
 		}
 		time.Sleep(300 * time.Millisecond)
-	}
-	for _, r := range load {
-		if !r.runs() {
-			t.Errorf("fio has ended before the restarts:\n%s", r.wait(t))
-		}
 	}
 	for _, w := range watchers {
 		w.stop()
