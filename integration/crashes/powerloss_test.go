@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/integration/servers"
 	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
@@ -36,38 +37,20 @@ func TestPowerLost(t *testing.T) {
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
-			env := append(inVersity(t), flags(k.more...)...)
-			g := gateway.Start(t, env...)
-			p := &power{rig: newRig(t, g, true, "raw"), copies: t.TempDir(), synced: k.synced, reuses: k.reuses}
-			p.world = append(foldersOf(t, env), g.Dir)
+			v := servers.StartVersity(t, servers.VersityConfig{})
+			v.MakeBucket(t, "power")
+			g := gateway.Start(t, append(gateway.S3Store(v.S3, "power"), flags(k.more...)...)...)
+			p := &power{rig: newRig(t, g, true, "raw"), store: v.Process, copies: t.TempDir(), synced: k.synced, reuses: k.reuses}
+			p.world = []string{v.Data, v.Meta, g.Dir}
 			p.run(times(k.kills, k.fullK), times(k.cuts, k.fullC))
 		})
 	}
 }
 
-// foldersOf are those that hold the bucket that env tells of.
-func foldersOf(t *testing.T, env []string) (dirs []string) {
-	for _, kv := range env {
-		name, ok := strings.CutPrefix(kv, "PLATTER_STORES_COLD_BUCKET=")
-		if !ok {
-			continue
-		}
-		dirs = append(dirs, filepath.Join(versity(t).Data, name))
-		if meta := filepath.Join(versity(t).Meta, name); exists(meta) {
-			dirs = append(dirs, meta)
-		}
-	}
-	return dirs
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // A power is a rig whose power is lost.
 type power struct {
 	*rig
+	store          *servers.Process
 	world          []string // folders that are brought back for each cut
 	copies         string   // folder for what they were at the kill
 	synced, reuses bool
@@ -193,18 +176,24 @@ func (p *power) damage(j *journalState, pos int64) {
 // save keeps the data directory and the bucket as they are.
 func (p *power) save() {
 	p.t.Helper()
-	time.Sleep(100 * time.Millisecond) // the store may still have a request in hand
+	time.Sleep(50 * time.Millisecond) // for what the store has in hand
+	p.store.Kill(p.t)
 	for i, dir := range p.world {
 		p.copy(dir, filepath.Join(p.copies, strconv.Itoa(i)))
 	}
+	p.store.Start(p.t)
 }
 
-// restore makes them what they were.
+// restore makes them what they were. The store is stopped meanwhile: what it
+// still has in hand for a gateway that was killed must not come into a world in
+// which that never ran.
 func (p *power) restore() {
 	p.t.Helper()
+	p.store.Kill(p.t)
 	for i, dir := range p.world {
 		p.copy(filepath.Join(p.copies, strconv.Itoa(i)), dir)
 	}
+	p.store.Start(p.t)
 }
 
 // copy makes a folder like another one, with times and attributes.
