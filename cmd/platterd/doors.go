@@ -112,13 +112,14 @@ func (ds *doors) named(name string) []*door {
 // address returns where a door is, or "" if it is switched off: as the
 // configuration has it, if that says it all.
 func (ds *doors) address(name string) string {
-	for _, d := range ds.named(name) {
-		if d.asked != "" && !strings.HasSuffix(d.asked, ":0") {
-			return d.asked
-		}
-		return d.ln.Addr().String()
+	list := ds.named(name)
+	switch {
+	case len(list) == 0:
+		return ""
+	case list[0].asked != "" && !strings.HasSuffix(list[0].asked, ":0"):
+		return list[0].asked
 	}
-	return ""
+	return list[0].ln.Addr().String()
 }
 
 // drop closes what was given and is not wanted.
