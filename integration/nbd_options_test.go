@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 	"testing"
@@ -10,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// greetingChecks is about the first words and the shape of options.
-func greetingChecks() []nbdCheck {
+// flagChecks is about the client's flags, which come before TLS.
+func flagChecks() []nbdCheck {
 	flags := func(f uint32, padding int) func(t *testing.T, d *nbdDoor) {
 		return func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(f)
@@ -39,6 +40,12 @@ func greetingChecks() []nbdCheck {
 		{"client flag bit 2", "", refused(4)},
 		{"client flag bit 15", "", refused(1 << 15)},
 		{"client flag bit 31", "", refused(1<<31 | 3)},
+	}
+}
+
+// greetingChecks is about the shape of options.
+func greetingChecks() []nbdCheck {
+	return []nbdCheck{
 		{"option magic wrong", "", func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(3)
 			p.send(nbdOption+1, uint32(oList), uint32(0))
@@ -185,14 +192,14 @@ func optionChecks() []nbdCheck {
 			p.want(rInvalid, oList, pack(d.export))
 			listed(p)
 		}},
-		{"STARTTLS on a server without TLS", "", func(t *testing.T, d *nbdDoor) {
+		{"STARTTLS that is none", "", func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(3)
-			p.option(oStartTLS)
-			if kind, _ := p.reply(oStartTLS); kind != rUnsup && kind != rPolicy {
-				t.Errorf("%#x", kind)
-			}
 			p.want(rInvalid, oStartTLS, []byte("x"))
+			if d.network == "tls" {
+				p.want(rInvalid, oStartTLS) // a second one
+			}
 			p.enter(d.export)
+			p.alive()
 		}},
 		{"STRUCTURED_REPLY", "", func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(3)
@@ -211,15 +218,37 @@ func optionChecks() []nbdCheck {
 			}
 			p.alive() // a simple reply
 		}},
-		{"EXTENDED_HEADERS not offered", "", func(t *testing.T, d *nbdDoor) {
+		{"EXTENDED_HEADERS", "", func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(3)
-			p.want(rUnsup, oExtended)
-			p.option(oExtended, []byte("x"))
-			if kind, _ := p.reply(oExtended); kind != rInvalid && kind != rUnsup {
-				t.Errorf("%#x", kind)
+			p.lengthen()
+			p.lengthen()
+			p.want(rLong, oStructured)
+			if i := p.enter(d.export); i.flags&tDF == 0 || i.flags&tPayload != 0 { // no context was chosen
+				t.Errorf("flags %#x", i.flags)
 			}
-			p.enter(d.export)
 			p.alive()
+		}},
+		{"EXTENDED_HEADERS with data", "", func(t *testing.T, d *nbdDoor) {
+			p := d.dial(t).greet(3)
+			p.want(rInvalid, oExtended, []byte("x"))
+			p.enter(d.export)
+			p.alive() // a simple reply
+		}},
+		{"EXTENDED_HEADERS after STRUCTURED_REPLY", "", func(t *testing.T, d *nbdDoor) {
+			p := d.dial(t).greet(3)
+			p.structure()
+			p.lengthen()
+			p.setMeta(d.export, "base:allocation")
+			if i := p.enter(d.export); i.flags&(tDF|tPayload) != tDF|tPayload {
+				t.Errorf("flags %#x", i.flags)
+			}
+			p.status(0, 0, 4096)
+		}},
+		{"EXPORT_NAME after EXTENDED_HEADERS", "", func(t *testing.T, d *nbdDoor) {
+			p := d.dial(t).greet(3)
+			p.lengthen()
+			p.option(oExportName, []byte(d.export))
+			p.closed()
 		}},
 	}
 }
@@ -384,13 +413,19 @@ func infoChecks() []nbdCheck {
 			}
 		}},
 		{"the whole handshake in one piece", "", func(t *testing.T, d *nbdDoor) {
-			p := d.dial(t)
+			p, flags := d.dial(t), pack(uint32(3))
+			if p.tls != nil {
+				p.greet(3)
+				flags = nil
+			}
 			body, query := pack(d.export, uint16(0)), pack(d.export, uint32(1), "base:allocation")
 			q := ask{cmd: cStatus, n: 4096}
 			p.structured = true
-			p.send(uint32(3), nbdOption, uint32(oStructured), uint32(0), nbdOption, uint32(oSetMeta), uint32(len(query)), query,
+			p.send(flags, nbdOption, uint32(oStructured), uint32(0), nbdOption, uint32(oSetMeta), uint32(len(query)), query,
 				nbdOption, uint32(oGo), uint32(len(body)), body, p.wire(&q))
-			p.bytes(18)
+			if flags != nil {
+				p.bytes(18)
+			}
 			for _, want := range []uint32{oStructured, oSetMeta, oSetMeta} {
 				p.reply(want)
 			}
@@ -435,12 +470,17 @@ func contextChecks() []nbdCheck {
 			p.fails(eINVAL, ask{cmd: cStatus, n: 4096})
 		}
 	}
-	lists := func(want int, queries ...string) func(t *testing.T, d *nbdDoor) {
+	lists := func(want []string, queries ...string) func(t *testing.T, d *nbdDoor) {
 		return func(t *testing.T, d *nbdDoor) {
 			p := d.dial(t).greet(3)
 			p.structure()
 			got := p.meta(oListMeta, d.export, queries...)
-			if id, ok := got["base:allocation"]; len(got) != want || ok != (want == 1) || id != 0 {
+			for _, name := range want {
+				if id, ok := got[name]; !ok || id != 0 {
+					t.Errorf("LIST gives %v without %s, or with an id", got, name)
+				}
+			}
+			if len(got) != len(want) {
 				t.Errorf("LIST gives %v", got)
 			}
 			p.enter(d.export)
@@ -494,29 +534,34 @@ func contextChecks() []nbdCheck {
 			p.enter(d.export)
 			p.fails(eINVAL, ask{cmd: cStatus, n: 4096})
 		}},
-		{"LIST_META of all", "", lists(1)},
-		{"LIST_META of base:", "", lists(1, "base:")},
-		{"LIST_META of base:allocation", "", lists(1, "base:allocation")},
-		{"LIST_META of both and more", "", lists(1, "x:y", "base:", "base:allocation", "base:allocation")},
-		{"LIST_META of an unknown leaf", "", lists(0, "base:nothing")},
-		{"LIST_META of an unknown namespace", "", lists(0, "qemu:dirty-bitmap:b", "x-", ":", "")},
+		{"LIST_META of all", "", lists([]string{"base:allocation", "qemu:allocation-depth"})},
+		{"LIST_META of base:", "", lists([]string{"base:allocation"}, "base:")},
+		{"LIST_META of qemu:", "", lists([]string{"qemu:allocation-depth"}, "qemu:")},
+		{"LIST_META of qemu:dirty-bitmap:", "", lists(nil, "qemu:dirty-bitmap:")},
+		{"LIST_META of base:allocation", "", lists([]string{"base:allocation"}, "base:allocation")},
+		{"LIST_META of both and more", "", lists([]string{"base:allocation"}, "x:y", "base:", "base:allocation", "base:allocation")},
+		{"LIST_META of an unknown leaf", "", lists(nil, "base:nothing")},
+		{"LIST_META of an unknown namespace", "", lists(nil, "qemu:dirty-bitmap:b", "x-", ":", "")},
 		{"LIST_META malformed", "", malformed(oListMeta)},
 		{"SET_META malformed", "", malformed(oSetMeta)},
 		{"SET_META of nothing", "", none()},
 		{"SET_META of base:", "", none("base:")},
 		{"SET_META of an unknown leaf", "", none("base:nothing", "base:allocation2", "base:Allocation")},
-		{"SET_META of an unknown namespace", "", none("qemu:allocation-depth", "nonsense", "", "a\x00b")},
+		{"SET_META of an unknown namespace", "", none("qemu:allocation-depths", "qemu:", "qemu:dirty-bitmap:", "qemu:dirty-bitmap:nobody", "nonsense", "", "a\x00b")},
 		{"SET_META of one context twice", "", holds(true, func(p *peer, d *nbdDoor) {
 			if got := p.setMeta(d.export, "base:allocation", "base:allocation", "base:"); len(got) != 1 {
 				p.t.Errorf("%v", got)
 			}
 		})},
-		{"SET_META of 1000 queries", "", holds(true, func(p *peer, d *nbdDoor) {
-			queries := make([]string, 1000)
+		{"SET_META of 256 queries", "", holds(true, func(p *peer, d *nbdDoor) {
+			queries := make([]string, 256)
 			for i := range queries {
 				queries[i] = "base:allocation"
 			}
 			p.setMeta(d.export, queries...)
+		})},
+		{"SET_META of too many queries", "", holds(false, func(p *peer, d *nbdDoor) {
+			p.want(rTooBig, oSetMeta, d.export, uint32(300), bytes.Repeat(pack("base:allocation"), 300))
 		})},
 		{"contexts hold", "", holds(true, func(*peer, *nbdDoor) {})},
 		{"contexts hold over INFO of another", "", holds(true, func(p *peer, d *nbdDoor) { p.ask(oInfo, d.other) })},

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,16 +26,20 @@ const (
 	nbdSimple  = uint32(0x67446698)
 	nbdChunk   = uint32(0x668e33ef)
 
+	nbdLongRequest = uint32(0x21e41c71)
+	nbdLongChunk   = uint32(0x6e8a278c)
+
 	oExportName, oAbort, oList, oStartTLS, oInfo, oGo, oStructured, oListMeta, oSetMeta, oExtended = 1, 2, 3, 5, 6, 7, 8, 9, 10, 11
 
 	rAck, rServer, rInfo, rMeta                                    = 1, 2, 3, 4
 	rUnsup, rPolicy, rInvalid, rPlatform, rUnknown, rShut, rTooBig = 1<<31 + 1, 1<<31 + 2, 1<<31 + 3, 1<<31 + 4, 1<<31 + 6, 1<<31 + 7, 1<<31 + 9
+	rTLS, rLong                                                    = 1<<31 + 5, 1<<31 + 10
 
 	cRead, cWrite, cDisc, cFlush, cTrim, cCache, cZero, cStatus = 0, 1, 2, 3, 4, 5, 6, 7
 
-	fFUA, fNoHole, fDF, fReqOne, fFast = 1, 2, 4, 8, 16
+	fFUA, fNoHole, fDF, fReqOne, fFast, fPayload = 1, 2, 4, 8, 16, 32
 
-	tHas, tReadOnly, tFlush, tFUA, tRotational, tTrim, tZeroes, tDF, tMulti, tResize, tCache, tFast = 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048
+	tHas, tReadOnly, tFlush, tFUA, tRotational, tTrim, tZeroes, tDF, tMulti, tResize, tCache, tFast, tPayload = 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096
 
 	ePERM, eIO, eNOMEM, eINVAL, eNOSPC, eOVERFLOW, eNOTSUP, eSHUTDOWN = 1, 5, 12, 22, 28, 75, 95, 108
 )
@@ -47,6 +52,8 @@ type peer struct {
 	t          *testing.T
 	c          net.Conn
 	structured bool
+	long       bool        // extended headers
+	tls        *tls.Config // greet starts TLS
 	size       uint64
 	flags      uint16
 	sent       map[uint64]ask
@@ -56,8 +63,7 @@ type peer struct {
 // ask is a request.
 type ask struct {
 	flags, cmd uint16
-	off        uint64
-	n          uint32
+	off, n     uint64
 	payload    []byte
 	cookie     uint64
 }
@@ -75,7 +81,10 @@ type answer struct {
 	covered int
 }
 
-type extent struct{ n, state uint32 }
+type extent struct {
+	n     uint64
+	state uint32
+}
 
 func dialPeer(t *testing.T, network, addr string) *peer {
 	t.Helper()
@@ -148,7 +157,8 @@ func (p *peer) leave() {
 	p.closed()
 }
 
-// greet reads the greeting and answers it.
+// greet reads the greeting and answers it, and starts TLS where that is the
+// transport.
 func (p *peer) greet(flags uint32) *peer {
 	p.t.Helper()
 	if m := p.u64(); m != nbdMagic {
@@ -161,6 +171,14 @@ func (p *peer) greet(flags uint32) *peer {
 		p.t.Fatalf("handshake flags %#x", f)
 	}
 	p.send(flags)
+	if p.tls != nil {
+		p.want(rAck, oStartTLS)
+		c := tls.Client(p.c, p.tls)
+		if err := c.Handshake(); err != nil {
+			p.t.Fatalf("TLS: %v", err)
+		}
+		p.c = c
+	}
 	return p
 }
 
@@ -285,11 +303,16 @@ func (p *peer) enter(name string, kinds ...uint16) info {
 	return i
 }
 
-// full agrees on structured replies and base:allocation, and enters.
-func (p *peer) full(name string) *peer {
+// full agrees on structured replies or extended headers and base:allocation,
+// and enters.
+func (p *peer) full(name string, long bool) *peer {
 	p.t.Helper()
 	p.greet(3)
-	p.structure()
+	if long {
+		p.lengthen()
+	} else {
+		p.structure()
+	}
 	p.setMeta(name, "base:allocation")
 	p.enter(name)
 	return p
@@ -299,6 +322,13 @@ func (p *peer) structure() {
 	p.t.Helper()
 	p.want(rAck, oStructured)
 	p.structured = true
+}
+
+// lengthen agrees on extended headers.
+func (p *peer) lengthen() {
+	p.t.Helper()
+	p.want(rAck, oExtended)
+	p.long = true
 }
 
 // meta asks about contexts and returns their names and ids.
@@ -343,14 +373,26 @@ func (p *peer) begin(asks ...ask) {
 // wire notes a request and returns it as bytes.
 func (p *peer) wire(a *ask) []byte {
 	if a.cmd == cWrite && a.n == 0 {
-		a.n = uint32(len(a.payload))
+		a.n = uint64(len(a.payload))
 	}
 	if a.cookie == 0 {
 		p.last++
 		a.cookie = p.last * 0x9e3779b97f4a7c15
 	}
 	p.sent[a.cookie] = *a
-	return pack(nbdRequest, a.flags, a.cmd, a.cookie, a.off, a.n, a.payload)
+	return append(p.head(a.flags, a.cmd, a.cookie, a.off, a.n), a.payload...)
+}
+
+// head is a request's header as it was agreed on. A write says that it has a
+// payload.
+func (p *peer) head(flags, cmd uint16, cookie, off, n uint64) []byte {
+	if !p.long {
+		return pack(nbdRequest, flags, cmd, cookie, off, uint32(n))
+	}
+	if cmd == cWrite {
+		flags |= fPayload
+	}
+	return pack(nbdLongRequest, flags, cmd, cookie, off, n)
 }
 
 // stream sends requests while the caller reads replies, then does what end
@@ -397,7 +439,7 @@ func (p *peer) works(a ask) answer {
 	p.t.Helper()
 	got := p.do(a)
 	if got.errno != 0 {
-		p.t.Fatalf("command %d flags %#x of %d bytes at %d: errno %d %q", a.cmd, a.flags, max(a.n, uint32(len(a.payload))), a.off, got.errno, got.text)
+		p.t.Fatalf("command %d flags %#x of %d bytes at %d: errno %d %q", a.cmd, a.flags, max(a.n, uint64(len(a.payload))), a.off, got.errno, got.text)
 	}
 	return got
 }
@@ -413,7 +455,7 @@ func (p *peer) survives(a ask) answer {
 
 func (p *peer) read(off uint64, n int) []byte {
 	p.t.Helper()
-	return p.works(ask{cmd: cRead, off: off, n: uint32(n)}).data
+	return p.works(ask{cmd: cRead, off: off, n: uint64(n)}).data
 }
 
 func (p *peer) write(off uint64, data []byte, flags uint16) {
@@ -429,7 +471,7 @@ func (p *peer) alive() {
 }
 
 // status returns the extents of a range.
-func (p *peer) status(flags uint16, off uint64, n uint32) []extent {
+func (p *peer) status(flags uint16, off, n uint64) []extent {
 	p.t.Helper()
 	return p.works(ask{cmd: cStatus, flags: flags, off: off, n: n}).extents
 }
@@ -460,7 +502,9 @@ func (p *peer) collect(n int) map[uint64]answer {
 func (p *peer) next(open map[uint64]*answer) (uint64, *answer) {
 	p.t.Helper()
 	switch magic := p.u32(); {
-	case magic == nbdSimple:
+	case magic == nbdLongChunk && p.long:
+		return p.chunk(open)
+	case magic == nbdSimple && !p.long:
 		errno, cookie := p.u32(), p.u64()
 		q, ok := p.sent[cookie]
 		if !ok {
@@ -475,7 +519,7 @@ func (p *peer) next(open map[uint64]*answer) (uint64, *answer) {
 		}
 		p.known(errno, true)
 		return cookie, a
-	case magic == nbdChunk && p.structured:
+	case magic == nbdChunk && p.structured && !p.long:
 		return p.chunk(open)
 	default:
 		p.t.Fatalf("a reply begins with %#x", magic)
@@ -486,8 +530,16 @@ func (p *peer) next(open map[uint64]*answer) (uint64, *answer) {
 // chunk reads a chunk behind its magic.
 func (p *peer) chunk(open map[uint64]*answer) (uint64, *answer) {
 	p.t.Helper()
-	flags, kind, cookie, n := p.u16(), p.u16(), p.u64(), p.u32()
+	flags, kind, cookie := p.u16(), p.u16(), p.u64()
 	q, ok := p.sent[cookie]
+	var n uint64
+	if !p.long {
+		n = uint64(p.u32())
+	} else if off := p.u64(); off != q.off {
+		p.t.Fatalf("a chunk says the request was at %d, and it was at %d", off, q.off)
+	} else {
+		n = p.u64()
+	}
 	if !ok || flags > 1 || n > most+8 {
 		p.t.Fatalf("chunk of type %d, flags %#x, %d bytes, cookie %#x (ours: %v)", kind, flags, n, cookie, ok)
 	}
@@ -506,14 +558,8 @@ func (p *peer) chunk(open map[uint64]*answer) (uint64, *answer) {
 		hole := run{Start: int64(binary.BigEndian.Uint64(body)), Length: int64(binary.BigEndian.Uint32(body[8:]))}
 		a.holes = append(a.holes, hole)
 		p.place(q, a, uint64(hole.Start), make([]byte, hole.Length))
-	case kind == 5 && q.cmd == cStatus && n >= 12 && n%8 == 4:
-		if a.extents != nil {
-			p.t.Fatal("one context twice")
-		}
-		for b := body[4:]; len(b) > 0; b = b[8:] {
-			a.extents = append(a.extents, extent{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])})
-		}
-		p.sane(q, a.extents)
+	case (kind == 5 && !p.long && n%8 == 4 || kind == 6 && p.long && n%16 == 8) && q.cmd == cStatus && n >= 12:
+		p.extents(q, a, body)
 	case (kind == 1<<15+1 || kind == 1<<15+2) && n >= 6:
 		a.errno = binary.BigEndian.Uint32(body)
 		text := body[6:]
@@ -531,13 +577,41 @@ func (p *peer) chunk(open map[uint64]*answer) (uint64, *answer) {
 	return cookie, a
 }
 
+// extents takes the body of a chunk about the status of blocks.
+func (p *peer) extents(q ask, a *answer, body []byte) {
+	p.t.Helper()
+	if a.extents != nil {
+		p.t.Fatal("one context twice")
+	}
+	b := body[4:]
+	if !p.long {
+		for ; len(b) > 0; b = b[8:] {
+			a.extents = append(a.extents, extent{uint64(binary.BigEndian.Uint32(b)), binary.BigEndian.Uint32(b[4:])})
+		}
+		p.sane(q, a.extents)
+		return
+	}
+	count := binary.BigEndian.Uint32(b)
+	for b = b[4:]; len(b) > 0; b = b[16:] {
+		state := binary.BigEndian.Uint64(b[8:])
+		if state > 3 {
+			p.t.Fatalf("an extent with the flags %#x", state)
+		}
+		a.extents = append(a.extents, extent{binary.BigEndian.Uint64(b), uint32(state)})
+	}
+	if int(count) != len(a.extents) {
+		p.t.Fatalf("%d extents are announced, and there are %d", count, len(a.extents))
+	}
+	p.sane(q, a.extents)
+}
+
 // place puts a piece of a read where it belongs.
 func (p *peer) place(q ask, a *answer, off uint64, b []byte) {
 	p.t.Helper()
 	if a.data == nil {
 		a.data = bytes.Repeat([]byte{0xee}, int(q.n))
 	}
-	end := q.off + uint64(q.n)
+	end := q.off + q.n
 	if len(b) == 0 || off < q.off || off+uint64(len(b)) > end {
 		p.t.Fatalf("chunk of %d bytes at %d in a read of %d at %d", len(b), off, q.n, q.off)
 	}
@@ -554,15 +628,15 @@ func (p *peer) sane(q ask, list []extent) {
 	p.t.Helper()
 	sum, size := uint64(0), p.size
 	for i, e := range list {
-		if e.n == 0 || e.state > 3 || sum >= uint64(q.n) || i > 0 && list[i-1].state == e.state {
+		if e.n == 0 || e.state > 3 || sum >= q.n || i > 0 && list[i-1].state == e.state {
 			p.t.Fatalf("extent %d of %v", i, list)
 		}
-		sum += uint64(e.n)
-		if at := q.off + sum; at > size || at%512 != 0 && at != size && at != q.off+uint64(q.n) {
+		sum += e.n
+		if at := q.off + sum; at > size || at%512 != 0 && at != size && at != q.off+q.n {
 			p.t.Fatalf("extent %d of %v ends at %d of %d", i, list, at, size)
 		}
 	}
-	if q.flags&fReqOne != 0 && (len(list) != 1 || sum > uint64(q.n)) || len(list) > 1<<20 {
+	if q.flags&fReqOne != 0 && (len(list) != 1 || sum > q.n) || len(list) > 1<<20 {
 		p.t.Fatalf("REQ_ONE of %d bytes got %v", q.n, list)
 	}
 }

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,9 @@ const scratch, scratchEnd = 2 << 20, 38 << 20
 type nbdDoor struct {
 	name, network, addr, export string
 
+	long bool        // extended headers where it does not matter
+	tls  *tls.Config // network "tls"
+
 	base      []byte // its bytes, outside of the scratch area if it is writable
 	size      uint64
 	writable  bool
@@ -39,7 +44,7 @@ type nbdDoor struct {
 func (d *nbdDoor) dial(t *testing.T) *peer {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); d.exclusive; time.Sleep(2 * time.Millisecond) {
-		p := dialPeer(t, d.network, d.addr).greet(3)
+		p := d.connect(t).greet(3)
 		i := p.ask(oInfo, d.export)
 		p.want(rAck, oAbort)
 		p.closed()
@@ -50,11 +55,24 @@ func (d *nbdDoor) dial(t *testing.T) *peer {
 			t.Fatalf("%s: %#x %s", d.export, i.refused, i.why)
 		}
 	}
-	return dialPeer(t, d.network, d.addr)
+	return d.connect(t)
 }
 
-// open enters the export with structured replies and its context.
-func (d *nbdDoor) open(t *testing.T) *peer { t.Helper(); return d.dial(t).full(d.export) }
+// connect connects at once.
+func (d *nbdDoor) connect(t *testing.T) *peer {
+	t.Helper()
+	network := d.network
+	if d.tls != nil {
+		network = "tcp"
+	}
+	p := dialPeer(t, network, d.addr)
+	p.tls = d.tls
+	return p
+}
+
+// open enters the export with structured replies, or extended headers, and its
+// context.
+func (d *nbdDoor) open(t *testing.T) *peer { t.Helper(); return d.dial(t).full(d.export, d.long) }
 
 // simple enters the export without.
 func (d *nbdDoor) simple(t *testing.T) *peer {
@@ -118,8 +136,9 @@ func newOverlay(t testing.TB, g *gateway.Gateway, image, more string) string {
 	return field(t, call(t, g, "POST", "/platter/v1/overlays", fmt.Sprintf(`{"image_id":%q,"name":"o"%s}`, image, more), 201), "id")
 }
 
-// nbdDoors makes every kind of export on both transports.
-func nbdDoors(t *testing.T, g *gateway.Gateway) []*nbdDoor {
+// nbdDoors makes every kind of export on every transport, over TLS if the
+// gateway's authority is given.
+func nbdDoors(t *testing.T, g *gateway.Gateway, ca *gateway.Authority) []*nbdDoor {
 	t.Helper()
 	raw, data := nbdBase(t)
 	packed := filepath.Join(t.TempDir(), "base.qcow2")
@@ -129,10 +148,16 @@ func nbdDoors(t *testing.T, g *gateway.Gateway) []*nbdDoor {
 	odd, img := upload(t, g, "odd", "raw", raw), upload(t, g, "packed", "qcow2", packed)
 
 	var doors []*nbdDoor
-	for _, where := range [][2]string{{"unix", g.Socket}, {"tcp", g.NBD}} {
+	for _, where := range [][2]string{{"unix", g.Socket}, {"tcp", g.NBD}, {"tls", g.NBD}} {
+		if where[0] == "tls" && ca == nil {
+			continue
+		}
 		add := func(name, export string, base []byte, change func(*nbdDoor)) {
 			d := &nbdDoor{name: where[0] + " " + name, network: where[0], addr: where[1], export: export, base: base, size: uint64(len(base)),
 				multi: true, other: odd + "/native", otherSize: uint64(len(data))}
+			if where[0] == "tls" {
+				d.tls = ca.Trust()
+			}
 			change(d)
 			doors = append(doors, d)
 		}
@@ -147,7 +172,7 @@ func nbdDoors(t *testing.T, g *gateway.Gateway) []*nbdDoor {
 		add("attach ro", attached("image_id", img, "ro"), whole, func(*nbdDoor) {})
 		add("ephemeral", "ephemeral/"+odd, whole, func(d *nbdDoor) { d.writable, d.multi = true, false })
 		add("overlay", "overlay/"+newOverlay(t, g, img, ""), whole, func(d *nbdDoor) {
-			d.writable, d.listed, d.exclusive, d.multi = true, true, where[0] == "tcp", where[0] == "unix"
+			d.writable, d.listed, d.exclusive, d.multi = true, true, where[0] != "unix", where[0] == "unix"
 		})
 		add("attach overlay", attached("overlay_id", newOverlay(t, g, odd, ""), "rw"), whole, writable)
 		add("attach ephemeral", attached("image_id", odd, "ephemeral"), whole, writable)
@@ -155,13 +180,14 @@ func nbdDoors(t *testing.T, g *gateway.Gateway) []*nbdDoor {
 	return doors
 }
 
-// TestNBDConformance runs every check on every kind of export and both
-// transports. Between the checks the gateway goes on, so that one check's
+// TestNBDConformance runs every check on every kind of export and every
+// transport, and those about requests also with extended headers. Between the checks the gateway goes on, so that one check's
 // leavings are the next one's trouble.
 func TestNBDConformance(t *testing.T) {
 	gateway.Need(t, "qemu-img")
-	g := gateway.Start(t, "--mount", "off", "--log-level", "warn")
-	checks := nbdChecks()
+	ca := gateway.NewAuthority(t, "conformance")
+	g := gateway.Start(t, append(ca.ServeTLS(t, "optional"), "--mount", "off", "--log-level", "warn")...)
+	checks := slices.Concat(nbdChecks(false, false), extendedChecks())
 	names := map[string]bool{}
 	for _, c := range checks {
 		if names[c.name] {
@@ -170,12 +196,20 @@ func TestNBDConformance(t *testing.T) {
 		names[c.name] = true
 	}
 	t.Logf("%d checks", len(checks))
-	if len(checks) < 110 {
+	if len(checks) < 150 {
 		t.Error("some checks are missing")
 	}
-	for _, d := range nbdDoors(t, g) {
+	doors := nbdDoors(t, g, ca)
+	for _, d := range doors {
+		if d.network != "tcp" { // the bytes behind the handshake are the same
+			long := *d
+			long.name, long.long = d.name+" extended", true
+			doors = append(doors, &long)
+		}
+	}
+	for _, d := range doors {
 		t.Run(d.name, func(t *testing.T) {
-			for _, c := range checks {
+			for _, c := range nbdChecks(d.network == "tls", d.long) {
 				if c.on == "rw" && !d.writable || c.on == "ro" && d.writable {
 					continue
 				}
@@ -201,14 +235,18 @@ func TestNBDConformance(t *testing.T) {
 	idle(t, g)
 }
 
-// nbdChecks is all checks.
-func nbdChecks() []nbdCheck {
-	var all []nbdCheck
-	for _, part := range [][]nbdCheck{greetingChecks(), optionChecks(), infoChecks(), contextChecks(), requestChecks(), readChecks(),
-		statusChecks(), writeChecks(), endChecks()} {
-		all = append(all, part...)
+// nbdChecks is all checks that make sense over TLS or not, with extended
+// headers or not.
+func nbdChecks(secure, long bool) []nbdCheck {
+	requests := slices.Concat(requestChecks(), readChecks(), statusChecks(), writeChecks(), endChecks())
+	if long {
+		return append(requests, extendedChecks()...)
 	}
-	return all
+	options := slices.Concat(greetingChecks(), optionChecks(), infoChecks(), contextChecks())
+	if !secure {
+		options = append(flagChecks(), options...)
+	}
+	return append(options, requests...)
 }
 
 // idle wants all connections to be gone soon.
@@ -266,6 +304,7 @@ func TestNBDNames(t *testing.T) {
 					t.Errorf("option %d: %#x %q, want %#x", opt, i.refused, i.why, c.want)
 				}
 			}
+			p.want(rUnsup, oStartTLS) // this gateway has no certificate
 			p.structure()
 			for _, opt := range []uint32{oListMeta, oSetMeta} {
 				p.want(c.want, opt, c.name, uint32(1), "base:allocation")
@@ -283,7 +322,7 @@ func TestNBDNames(t *testing.T) {
 func TestNBDToolsSeeIt(t *testing.T) {
 	gateway.Need(t, "nbdinfo", "qemu-img")
 	g := gateway.Start(t, "--mount", "off")
-	for _, d := range nbdDoors(t, g) {
+	for _, d := range nbdDoors(t, g, nil) {
 		if d.network != "unix" {
 			continue
 		}
@@ -307,7 +346,7 @@ func TestNBDToolsSeeIt(t *testing.T) {
 					t.Errorf("%s is %v, want %v", key, got, want)
 				}
 			}
-			if c, _ := x["contexts"].([]any); len(c) != 1 || c[0] != "base:allocation" {
+			if c, _ := x["contexts"].([]any); len(c) != 2 || c[0] != "base:allocation" || c[1] != "qemu:allocation-depth" {
 				t.Errorf("contexts %v", x["contexts"])
 			}
 			if d, _ := x["description"].(string); d == "" {

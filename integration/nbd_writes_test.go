@@ -59,6 +59,10 @@ func writeChecks() []nbdCheck {
 		{"WRITE of too much", "rw", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
 			p.begin(ask{cmd: cWrite, off: scratch, payload: make([]byte, most+1)})
+			if p.long { // who can say up to 2^64 is not read to the end
+				p.closed()
+				return
+			}
 			if a := p.collect(1); len(a) == 1 {
 				for _, a := range a {
 					if a.errno != eINVAL && a.errno != eOVERFLOW {
@@ -70,7 +74,7 @@ func writeChecks() []nbdCheck {
 		}},
 		{"WRITE says 4 GiB and ends", "rw", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
-			p.send(nbdRequest, uint16(0), uint16(cWrite), uint64(1), uint64(scratch), uint32(1<<32-1), make([]byte, 1000))
+			p.send(p.head(0, cWrite, 1, scratch, 1<<32-1), make([]byte, 1000))
 			half(p)
 			p.closed()
 		}},
@@ -98,7 +102,8 @@ func writeChecks() []nbdCheck {
 				p := d.open(t)
 				p.write(scratch, make([]byte, n), 0)
 				q := ask{cmd: cWrite, off: scratch, payload: bytes.Repeat([]byte{1}, n)}
-				p.send(p.wire(&q)[:28+n/2])
+				b := p.wire(&q)
+				p.send(b[:len(b)-n/2])
 				half(p)
 				p.closed()
 				if d.multi { // an ephemeral disk is gone
@@ -112,8 +117,9 @@ func writeChecks() []nbdCheck {
 		}},
 		{"refused WRITEs are read away", "rw", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
-			trap := bytes.Repeat(pack(nbdRequest, uint16(0), uint16(cZero), uint64(77), uint64(0), uint32(4096)), 3000)
-			for _, n := range []int{28, 4200, 84_000} {
+			head := p.head(0, cZero, 77, 0, 4096)
+			trap := bytes.Repeat(head, 3000)
+			for _, n := range []int{len(head), 150 * len(head), len(trap)} {
 				p.fails(eINVAL, ask{cmd: cWrite, flags: fDF, off: scratch, payload: trap[:n]})
 				p.fails(eNOSPC, ask{cmd: cWrite, off: d.size - 1, payload: trap[:n]})
 			}
@@ -138,7 +144,7 @@ func writeChecks() []nbdCheck {
 					b := noise(200_000, byte(i))
 					p.write(scratch, b, 0)
 					p.works(ask{cmd: cZero, flags: flags, off: scratch + r.off, n: r.n})
-					clear(b[r.off : r.off+uint64(r.n)])
+					clear(b[r.off : r.off+r.n])
 					if !bytes.Equal(p.read(scratch, len(b)), b) {
 						t.Errorf("flags %#x, %d bytes at %d: the disk is otherwise than zero there and unchanged elsewhere", flags, r.n, r.off)
 					}
@@ -184,7 +190,7 @@ func writeChecks() []nbdCheck {
 					p.write(scratch, b, 0)
 					a := p.survives(ask{cmd: cZero, flags: flags, off: scratch + r.off, n: r.n})
 					if a.errno == 0 {
-						clear(b[r.off:min(r.off+uint64(r.n), 1<<20)])
+						clear(b[r.off:min(r.off+r.n, 1<<20)])
 					} else if a.errno != eNOTSUP {
 						t.Errorf("flags %#x: errno %d", flags, a.errno)
 					}
@@ -200,10 +206,10 @@ func writeChecks() []nbdCheck {
 			p.write(scratch+300_033, []byte{1}, 0)
 			at := uint64(scratch)
 			for _, e := range p.status(0, scratch, 1<<20) {
-				if e.state&2 != 0 && at <= scratch+300_033 && scratch+300_033 < at+uint64(e.n) {
+				if e.state&2 != 0 && at <= scratch+300_033 && scratch+300_033 < at+e.n {
 					t.Errorf("told as zero: %v", e)
 				}
-				at += uint64(e.n)
+				at += e.n
 			}
 			a := p.works(ask{cmd: cRead, off: scratch, n: 1 << 20})
 			if a.data[300_033] != 1 || len(bytes.Trim(a.data, "\x00")) != 1 {
@@ -271,19 +277,19 @@ func endChecks() []nbdCheck {
 			}
 		}
 	}
-	disc := pack(nbdRequest, uint16(0), uint16(cDisc), uint64(0), uint64(0), uint32(0))
+	disc := func(p *peer) { p.send(p.head(0, cDisc, 0, 0, 0)) }
 	return []nbdCheck{
 		{"DISC", "", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
-			p.send(disc)
+			disc(p)
 			p.closed()
 		}},
 		{"DISC with flags and a range", "", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
-			p.send(nbdRequest, uint16(0xffff), uint16(cDisc), uint64(5), uint64(1<<60), uint32(1<<30))
+			p.send(p.head(0xffff, cDisc, 5, 1<<60, 1<<30))
 			p.closed()
 		}},
-		{"DISC with requests in flight", "", inFlight(func(p *peer) { p.send(disc) })},
+		{"DISC with requests in flight", "", inFlight(disc)},
 		{"half-close with requests in flight", "", inFlight(func(p *peer) { half(p) })},
 		{"half-close", "", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
@@ -300,7 +306,7 @@ func endChecks() []nbdCheck {
 		{"what comes behind DISC is not done", "rw", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
 			p.write(scratch, make([]byte, 512), 0)
-			p.send(disc, nbdRequest, uint16(0), uint16(cWrite), uint64(1), uint64(scratch), uint32(512), bytes.Repeat([]byte{1}, 512))
+			p.send(p.head(0, cDisc, 0, 0, 0), p.head(0, cWrite, 1, scratch, 512), bytes.Repeat([]byte{1}, 512))
 			p.closed()
 			if d.multi {
 				if b := d.open(t).read(scratch, 512); len(bytes.TrimLeft(b, "\x00")) > 0 {
@@ -311,9 +317,9 @@ func endChecks() []nbdCheck {
 		{"after the end it can be opened at once", "", func(t *testing.T, d *nbdDoor) {
 			p := d.open(t)
 			for range 5 {
-				p.send(disc)
+				disc(p)
 				p.closed()
-				p = dialPeer(t, d.network, d.addr).full(d.export) // not d.open, which has patience
+				p = d.connect(t).full(d.export, d.long) // not d.open, which has patience
 			}
 			p.alive()
 		}},
