@@ -15,9 +15,9 @@ type Observer interface {
 // A Meter counts what happens on one connection. Request is called from
 // several goroutines, once per request, and must be quick.
 type Meter interface {
-	// Request is called after each request: how many bytes it was about,
-	// how long it took from its arrival to its reply, and the error that the
-	// client was told, 0 for none.
+	// Request is called after each request: how many bytes it was about, 0
+	// if it failed, how long it took from its arrival to its reply, and the
+	// error that the client was told, 0 for none.
 	Request(cmd Command, bytes int64, took time.Duration, errno Errno)
 
 	// Closed is called once, at the end.

@@ -226,9 +226,14 @@ func (c *conn) leave(r *request) {
 	c.working.Done()
 }
 
-// account counts a request that has been answered.
+// account counts a request that has been answered. Of one that was refused the
+// length is only what the client claims, up to 2^64, and so it is of a flush.
 func (c *conn) account(q *request, code Errno) {
 	c.requests.Add(1)
+	var bytes int64
+	if code == 0 && q.cmd != CmdFlush {
+		bytes = int64(q.n)
+	}
 	if code != 0 {
 		c.failures.Add(1)
 	} else if q.cmd == CmdRead {
@@ -237,6 +242,6 @@ func (c *conn) account(q *request, code Errno) {
 		c.bytesWritten.Add(int64(q.n))
 	}
 	if c.meter != nil {
-		c.meter.Request(q.cmd, int64(q.n), time.Duration(c.s.clock()-q.came), code)
+		c.meter.Request(q.cmd, bytes, time.Duration(c.s.clock()-q.came), code)
 	}
 }
