@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -355,4 +357,19 @@ func (n *nearStore) Delete(ctx context.Context, key string) error {
 // sortPlaces orders stores by name.
 func sortPlaces(list []*place) {
 	slices.SortFunc(list, func(a, b *place) int { return strings.Compare(a.name, b.name) })
+}
+
+// clusterCache returns how many bytes of inflated clusters to keep. Nothing is
+// dearer to serve than a compressed cluster that was let go, so where nobody
+// says how much, it goes by what the machine has.
+func clusterCache(cfg config.Cache) int64 {
+	if cfg.Memory > 0 {
+		return int64(cfg.Memory)
+	}
+	var all int64
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		all = int64(info.Totalram) * int64(info.Unit)
+	}
+	return min(max(all/32, 128<<20), 1<<30)
 }

@@ -109,7 +109,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.opener = disk.New(disk.Config{Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log})
+	g.opener = disk.New(disk.Config{ClusterCache: clusterCache(g.cfg.Cache), Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log})
 	reserve := localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))
 	g.exports, err = exports.New(exports.Config{
 		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Ingest: g.ingest,

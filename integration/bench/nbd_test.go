@@ -12,13 +12,12 @@ import (
 	"github.com/seed-478a8fee/platter/integration/gateway"
 )
 
-// diskSize is the size of the disks that the gateway and its peers serve. It
-// is four times what the gateway keeps of inflated clusters.
+// diskSize is the size of the disks that the gateway and its peers serve.
 const diskSize = 512 << 20
 
 // A rival is one side of a contest.
 type rival struct {
-	who string // ours, qemu or kit: of two of a kind the better one counts
+	who string // ourName, qemuName or kitName, of which the better one counts; "" stands beside
 	writer
 }
 

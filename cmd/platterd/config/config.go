@@ -145,6 +145,7 @@ type Policy struct {
 type Cache struct {
 	Dir    string `toml:"dir"`    // default DATA/cache
 	Size   Size   `toml:"size"`   // default 50GiB; "off" by dir = "off"
+	Memory Size   `toml:"memory"` // for inflated clusters of compressed images; default 1/32 of the machine's, 128MiB to 1GiB
 	Traces *bool  `toml:"traces"` // default true: what is read first at a boot is fetched ahead at the next one
 }
 
