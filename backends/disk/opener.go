@@ -293,7 +293,11 @@ func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
 }
 
 func (o *Opener) decode(ctx context.Context, r block.Reader, spec Spec) (block.Reader, error) {
-	f, ok := o.formats.ByName(spec.Format)
+	formats := o.formats
+	// Objects never change, so a disk that is opened again finds what was
+	// decoded of it: a guest that reboots, a client that comes back.
+	formats.Name = fmt.Sprintf("%s: object %q, %d bytes", spec.Key, spec.Object, r.Size())
+	f, ok := formats.ByName(spec.Format)
 	if !ok {
 		return nil, fmt.Errorf("format %q is not one that can be read as a disk: %w", spec.Format, errors.ErrUnsupported)
 	}

@@ -63,6 +63,10 @@ type Config struct {
 	// Clusters keeps decoded clusters of all images opened with this Config,
 	// in one bounded cache. nil: a cache of its own for each.
 	Clusters *decode.Cache
+
+	// Name tells Clusters which file is opened: one of the same name has the
+	// same bytes, always. "": what is kept of it is forgotten with it.
+	Name string
 }
 
 // List returns all formats that can be opened.
@@ -89,7 +93,7 @@ func List() []Format { return Config{}.List() }
 func ByName(name string) (Format, bool) { return Config{}.ByName(name) }
 
 func (c Config) openQcow2(ctx context.Context, r block.Reader) (Image, error) {
-	im, err := qcow2.Config{Clusters: c.Clusters}.Open(ctx, r)
+	im, err := qcow2.Config{Clusters: c.Clusters, Name: c.Name}.Open(ctx, r)
 	if err != nil {
 		return nil, err // not im: a nil pointer in an Image is no nil Image
 	}

@@ -2,13 +2,15 @@ package decode
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 )
 
 // A Key names one decoded cluster: of which file, and where it begins there.
 type Key struct {
-	Owner uint64 // from Cache.Owner
+	Owner uint64 // from Cache.Owner or Named
 	Off   int64
 	Extra uint64 // what else tells two clusters at Off apart
 }
@@ -61,8 +63,15 @@ func (c *Cache) Pool() *Pool { return c.pool }
 // Owner returns a number that no other caller got.
 func (c *Cache) Owner() uint64 { return c.owners.Add(1) }
 
+// Named returns the number of a file whose name is given to nothing else, so
+// that what was decoded of it is found again when it is opened again.
+func Named(name string) uint64 {
+	sum := sha256.Sum256([]byte(name))
+	return binary.LittleEndian.Uint64(sum[:]) | 1<<63 // Owner does not get there
+}
+
 func (c *Cache) of(k Key) *shard {
-	h := (uint64(k.Off) ^ k.Extra ^ k.Owner<<40) * 0x9e3779b97f4a7c15
+	h := (uint64(k.Off) ^ k.Extra ^ k.Owner*0xff51afd7ed558ccd) * 0x9e3779b97f4a7c15
 	return &c.shard[h>>60]
 }
 

@@ -16,6 +16,10 @@ type Config struct {
 	// 32 MiB for each image.
 	Clusters *decode.Cache
 
+	// Name tells Clusters which file this is. Files of one name have the same
+	// bytes. "": none has.
+	Name string
+
 	// TableBytes bounds the L2 tables kept of one file. 0: 8 MiB, which maps
 	// 64 GiB of a file with clusters of 64 KiB.
 	TableBytes int64
@@ -75,7 +79,9 @@ func (c Config) Open(ctx context.Context, r block.Reader) (*Image, error) {
 	if f.clusters == nil {
 		f.clusters = decode.NewCache(defaultClusters)
 	}
-	f.owner = f.clusters.Owner()
+	if f.owner = f.clusters.Owner(); c.Name != "" {
+		f.owner = decode.Named(c.Name)
+	}
 	if c.TableBytes <= 0 {
 		c.TableBytes = defaultTables
 	}
