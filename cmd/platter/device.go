@@ -21,6 +21,9 @@ the attachment with it, when it is interrupted or the device is disconnected:
 platter detach /dev/nbdN. Unmount first. It needs root and the nbd module, and
 cannot do TLS, which the kernel does not speak.
 
+nbd-client, whose command line --print nbd-client prints, does TLS, but up to
+3.26 does not survive a restart of the gateway: -persist has no effect there.
+
 With --device an NBD URI of an attachment may stand in place of an image.
 `
 
