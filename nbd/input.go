@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -117,9 +116,9 @@ func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
 	for {
 		in.got, in.err = syscall.Read(int(fd), in.buf)
-		switch {
-		case errors.Is(in.err, syscall.EINTR):
-		case errors.Is(in.err, syscall.EAGAIN):
+		switch in.err { // never wrapped, and this is done for every wait
+		case syscall.EINTR:
+		case syscall.EAGAIN:
 			in.giveBack()
 			return false
 		default:
