@@ -105,7 +105,7 @@
 //	                    overlapping, borders at 512. DF: one chunk. An error comes instead of
 //	                    all data, never behind some. Length 0 succeeds
 //	WRITE (1)           the payload is read whatever we answer. Length 0 succeeds. With extended
-//	                    headers there is none without PAYLOAD_LEN: EINVAL
+//	                    headers PAYLOAD_LEN may be left out, as QEMU 8.2 to 10 do
 //	DISC (2)            what is in flight is done and answered, then we close; the same if the
 //	                    client closes its half. Who has seen us close finds the export free
 //	FLUSH (3)           every write answered before is on stable storage; range is ignored

@@ -38,9 +38,6 @@ func (c *conn) checkFlags(q *request) error {
 	case CmdWrite:
 		if c.headers == headersExtended {
 			known |= cmdFlagPayload
-			if !q.has(cmdFlagPayload) {
-				return refuse(EINVAL, "write without a payload: with extended headers it needs the flag PAYLOAD_LEN")
-			}
 		}
 	case CmdWriteZeroes:
 		known |= cmdFlagNoHole | cmdFlagFastZero

@@ -190,7 +190,7 @@ func (q *request) parse(p []byte, h headers) bool {
 	}
 	if h == headersExtended {
 		q.n = be.Uint64(p[24:])
-		if q.has(cmdFlagPayload) {
+		if q.has(cmdFlagPayload) || q.cmd == CmdWrite { // QEMU's client sets no flag
 			q.burden = q.n
 		}
 		return be.Uint32(p) == magicExtendedRequest
