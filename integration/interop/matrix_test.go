@@ -123,23 +123,30 @@ func kinds(t *testing.T, g *gateway.Gateway, raw string) []kind {
 		kind{"ephemeral", last.file, last.format, true, func(*testing.T) string { return "ephemeral/" + image }})
 }
 
-// TestMatrix has each client on each kind of export over each transport.
+// TestMatrix has each client on each kind of export over each transport. Of the
+// places that only read, a third is left out unless PLATTER_SOAK is set.
 func TestMatrix(t *testing.T) {
 	old, newer := debian12(t), debian13(t)
 	ca := gateway.NewAuthority(t, "interop")
 	g := gateway.Start(t, append(ca.ServeTLS(t, "optional"), "--mount", "off", "--log-level", "warn")...)
 	raw, data := disk(t)
 	certs := ca.Folder(t, "client", gateway.Subject{Name: "client"})
+	seed := uint64(time.Now().UnixNano())
+	rng, all := rand.New(rand.NewPCG(seed, 0)), os.Getenv("PLATTER_SOAK") != ""
+	t.Logf("seed %d", seed)
 	for _, k := range kinds(t, g, raw) {
 		for i, d := range []door{{"unix", g, ""}, {"tcp", g, ""}, {"tls", g, certs}} {
 			for _, with := range []tools{old, newer} {
+				if !all && !k.writable && rng.IntN(3) == 0 {
+					continue
+				}
 				t.Run(k.name+" "+d.name+" "+with.name, func(t *testing.T) {
 					c := cell{t: t, tools: with, door: d, kind: k, raw: raw, data: data, g: g, export: k.export(t)}
 					c.looks()
 					c.maps()
 					c.copies()
 					c.reads()
-					if i == 0 || os.Getenv("PLATTER_SOAK") != "" || k.writable {
+					if i == 0 || all || k.writable {
 						c.through()
 					}
 					if k.writable {
