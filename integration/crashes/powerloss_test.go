@@ -120,6 +120,7 @@ func (p *power) work() (before *journalState, pos int64) {
 		for !p.reusedSince(before) && time.Now().Before(end) {
 			p.between(20, 50)
 		}
+		p.between(1, 400) // perhaps beyond the next trim, whose files are there then
 	}
 	p.g.Kill(t)
 	p.kills++
