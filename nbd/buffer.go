@@ -19,6 +19,8 @@ type buffer struct {
 	owner *conn // whose bytes in flight it counts as; nil if uncounted
 	held  int64 // how many
 	whole bool  // also taken from the memory of all connections
+
+	placed placed // bytes in a file, in the midst of data
 }
 
 // pools keep free buffers, one pool for each power of two.
@@ -44,10 +46,14 @@ func (b *buffer) release() {
 		b.owner, b.held, b.whole = nil, 0, false
 	}
 	b.data = b.data[:0]
+	b.placed = placed{}
 	if cap(b.data) == 1<<(b.class+smallClass)+headRoom {
 		b.from.free[b.class].Put(b)
 	}
 }
+
+// isPlaced reports whether some of the bytes lie in a file.
+func (b *buffer) isPlaced() bool { return b.placed.head > 0 }
 
 // grow makes b n bytes longer and returns the new bytes, which may hold
 // anything.

@@ -21,6 +21,9 @@ type run struct {
 
 // read carries out a READ and appends its reply to b.
 func (c *conn) read(q *request, b *buffer) error {
+	if c.place(q, b) {
+		return nil // how fast the bytes are shows when they are sent
+	}
 	start := c.s.clock()
 	var err error
 	switch {

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -24,7 +25,8 @@ type sender struct {
 	busy   bool
 	err    error
 
-	vec net.Buffers // the writer's
+	vec    net.Buffers // the writer's, as the next
+	kernel kernelSender
 }
 
 // send takes b over. After an error it drops it: the connection is ending.
@@ -78,6 +80,27 @@ func (s *sender) drain() {
 // write writes all of batch, with few calls where the system can.
 func (s *sender) write(batch []*buffer) error {
 	defer s.conn.unread.Store(0)
+	for len(batch) > 0 {
+		n := slices.IndexFunc(batch, (*buffer).isPlaced)
+		if n < 0 {
+			n = len(batch)
+		}
+		var err error
+		if n == 0 {
+			n, err = 1, s.writePlaced(batch[0])
+		} else {
+			err = s.writeAll(batch[:n])
+		}
+		if err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// writeAll writes buffers that hold all of their bytes.
+func (s *sender) writeAll(batch []*buffer) error {
 	rest := batch[0].data
 	for k := 0; k < len(batch); {
 		s.conn.unread.Store(s.conn.s.clock())

@@ -170,11 +170,7 @@ func (c *conn) fail(q *request, b *buffer, at int, err error) {
 		q.addSimple(b, code, 0)
 		return
 	}
-	text := clip(err.Error(), headRoom/4)
-	p := q.addChunk(b, c.headers, chunkDone, chunkError, 6+len(text))
-	be.PutUint32(p, uint32(code))
-	be.PutUint16(p[4:], uint16(len(text)))
-	copy(p[6:], text)
+	q.addError(b, c.headers, code, clip(err.Error(), headRoom/4))
 }
 
 // trouble logs the first error of a connection that is not the client's own.

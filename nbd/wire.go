@@ -238,6 +238,14 @@ func (q *request) addChunk(b *buffer, h headers, flags, kind uint16, n int) []by
 	return p[h.chunkSize():]
 }
 
+// addError appends an error chunk, the last one of its reply, to b.
+func (q *request) addError(b *buffer, h headers, code Errno, text string) {
+	p := q.addChunk(b, h, chunkDone, chunkError, 6+len(text))
+	be.PutUint32(p, uint32(code))
+	be.PutUint16(p[4:], uint16(len(text)))
+	copy(p[6:], text)
+}
+
 // putChunk writes the header of a chunk with n bytes of payload to p.
 func (q *request) putChunk(p []byte, h headers, flags, kind uint16, n int) {
 	be.PutUint16(p[4:], flags)

@@ -8,7 +8,7 @@
 //
 // Everything beyond reading and writing is an optional ability, in the way of
 // package io/fs: an interface of one method, and a function of the package
-// ([ExtentAt], [DepthAt], [ZeroAt], [Discard], [Prefetch]) that uses the method if there
+// ([ExtentAt], [DepthAt], [PlaceAt], [ZeroAt], [Discard], [Prefetch]) that uses the method if there
 // is one and otherwise does what is slower but right. Callers use the
 // functions and never assert the interfaces, so a layer that does not know of
 // an ability is slower, never wrong.

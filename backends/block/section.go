@@ -47,3 +47,7 @@ func (s *section) Prefetch(ctx context.Context, off, n int64) error {
 	}
 	return Prefetch(ctx, s.r, s.off+off, n)
 }
+
+func (s *section) Place(ctx context.Context, off, n int64) (Place, bool) {
+	return PlaceAt(ctx, s.r, s.off+off, n)
+}

@@ -180,11 +180,13 @@ func (f *files) punch(slot, in, n int64) error {
 // hollow reports whether there is nothing in a place.
 func (f *files) hollow(slot int64) bool {
 	file, off := f.at(slot)
-	if size, err := localfs.Size(file); err != nil || off >= size {
+	size, err := localfs.Size(file)
+	if err != nil || off >= size {
 		return err == nil
 	}
-	n, hole, err := localfs.Run(file, off, unitSize)
-	return err == nil && hole && n == unitSize
+	there := min(unitSize, size-off)
+	n, hole, err := localfs.Run(file, off, there)
+	return err == nil && hole && n == there
 }
 
 func (f *files) readSums(slot int64, p []byte) error {

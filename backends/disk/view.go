@@ -48,6 +48,14 @@ func (v *View) Depth(ctx context.Context, off, n int64) (run int64, depth int, e
 	return block.DepthAt(ctx, v.r, off, n)
 }
 
+// Place names the file that the bytes at off lie in.
+func (v *View) Place(ctx context.Context, off, n int64) (block.Place, bool) {
+	if v.closed.Load() {
+		return block.Place{}, false
+	}
+	return block.PlaceAt(ctx, v.r, off, n)
+}
+
 // Prefetch brings a range nearer.
 func (v *View) Prefetch(ctx context.Context, off, n int64) error {
 	if v.closed.Load() {

@@ -267,6 +267,9 @@ func TestCutFile(t *testing.T) {
 	if err := r.ReadAt(t.Context(), make([]byte, 100), 4950); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("read of a file that was cut = %v, want io.ErrUnexpectedEOF", err)
 	}
+	if e, err := block.ExtentAt(t.Context(), r, 5000, 5000); err != nil || e.Kind != block.Data {
+		t.Errorf("what is gone of a file is told as %v, %v; nobody would read it", e.Kind, err)
+	}
 }
 
 func TestReadDoesNotAllocate(t *testing.T) {

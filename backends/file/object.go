@@ -52,6 +52,12 @@ func (o *object) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	return e, nil
 }
 
+// Place names the file: it is the object, and nobody writes to it any more.
+func (o *object) Place(_ context.Context, off, n int64) (block.Place, bool) {
+	f, ok := localfs.DescriptorOf(o.f)
+	return block.Place{File: f, Off: off, Len: n}, ok
+}
+
 // Prefetch has the kernel read ahead.
 func (o *object) Prefetch(ctx context.Context, off, n int64) error {
 	if err := ctx.Err(); err != nil {

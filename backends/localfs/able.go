@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"path/filepath"
+	"syscall"
 )
 
 // A Runner is a File that knows where its holes are.
@@ -235,4 +236,19 @@ func Space(fsys FS, name string) (total, free int64, err error) {
 		return s.Space(name)
 	}
 	return math.MaxInt64, math.MaxInt64, nil
+}
+
+// A Descriptor is a File that the kernel knows by a number.
+type Descriptor interface {
+	// Descriptor returns what system calls on the file go by.
+	Descriptor() syscall.Conn
+}
+
+// DescriptorOf returns what system calls on f go by; false if f is no file of
+// the kernel's.
+func DescriptorOf(f File) (syscall.Conn, bool) {
+	if d, ok := f.(Descriptor); ok {
+		return d.Descriptor(), true
+	}
+	return nil, false
 }

@@ -64,6 +64,9 @@ func (o *osFile) WriteAt(p []byte, off int64) (int, error) { return o.f.WriteAt(
 func (o *osFile) Truncate(size int64) error                { return o.f.Truncate(size) }
 func (o *osFile) Close() error                             { return o.f.Close() }
 
+// Descriptor returns what system calls on the file go by.
+func (o *osFile) Descriptor() syscall.Conn { return o.f }
+
 func (o *osFile) Sync() error {
 	return o.control("fdatasync", datasync)
 }

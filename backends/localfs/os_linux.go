@@ -31,7 +31,7 @@ func run(fd int, off, n int64) (int64, bool, error) {
 	data, err := unix.Seek(fd, off, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO): // no data from here to the end
-		return n, true, nil
+		return behind(fd, off, n)
 	case err != nil:
 		return 0, false, err
 	case data > off:
@@ -43,6 +43,16 @@ func run(fd int, off, n int64) (int64, bool, error) {
 	}
 	// The hole can have appeared between the two calls.
 	return min(n, max(end-off, 1)), false, nil
+}
+
+// behind is run behind all data. What is past the end of the file is no hole:
+// who reads it is told that it is not there.
+func behind(fd int, off, n int64) (int64, bool, error) {
+	end, err := unix.Seek(fd, 0, unix.SEEK_END)
+	if err != nil || off >= end {
+		return n, false, err
+	}
+	return min(n, end-off), true, nil
 }
 
 func renameNew(oldname, newname string) error {

@@ -217,6 +217,23 @@ func (im *Image) Extent(ctx context.Context, off, n int64) (block.Extent, error)
 	return e, nil
 }
 
+// Place names where the range lies in the file, if it lies there as it is and
+// in one piece.
+func (im *Image) Place(ctx context.Context, off, n int64) (block.Place, bool) {
+	first, err := im.find(ctx, off, n)
+	for at := first.n; err == nil && at < n; {
+		var r run
+		if r, err = im.find(ctx, off+at, n-at); r.kind != plain || r.host != first.host+at {
+			return block.Place{}, false
+		}
+		at += r.n
+	}
+	if err != nil || first.kind != plain {
+		return block.Place{}, false
+	}
+	return block.PlaceAt(ctx, im.f.r, first.host, n) // not if the file ends before
+}
+
 // seek looks whether a plain run lies in a hole of the file, as preallocation
 // and sparse copying leave it, and cuts the run where that changes. Behind the
 // end of the file there are zeros, too.

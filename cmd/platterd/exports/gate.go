@@ -73,6 +73,17 @@ func (d *gatedReader) Depth(ctx context.Context, off, n int64) (run int64, depth
 	return block.DepthAt(ctx, d.r, off, n)
 }
 
+// Place names the file that the bytes at off lie in. Who was given it may send
+// the bytes after the session has ended: they never change, and it could have
+// read them before.
+func (d *gatedReader) Place(ctx context.Context, off, n int64) (block.Place, bool) {
+	if d.g.enter() != nil {
+		return block.Place{}, false
+	}
+	defer d.g.leave()
+	return block.PlaceAt(ctx, d.r, off, n)
+}
+
 // Prefetch brings a range nearer.
 func (d *gatedReader) Prefetch(ctx context.Context, off, n int64) error {
 	if err := d.g.enter(); err != nil {
