@@ -143,7 +143,7 @@
 // bounded by Config.MaxRequest, per connection by Config.MaxInFlightBytes and
 // in all by Config.MaxInFlightTotal; beside that a connection costs, while it
 // is busy, a 64 KiB buffer and about 1 MiB of small replies; one that waits
-// costs a few KiB (TestIdleConnections). A client that
+// costs about 15 KiB (TestIdleConnections). A client that
 // does not read its replies stops being read from. It keeps no worker and no
 // lock that others need; a connection may always hold 512 KiB, and when one
 // that wants more waits for memory, clients that moved less than 1 MiB of

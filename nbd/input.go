@@ -10,18 +10,24 @@ import (
 // option.
 const inputSize = 64 << 10
 
-// An input is what a client has sent and nobody has looked at yet. Its memory
-// is borrowed: while there is nothing, it has none.
+// smallInput is what a connection always has room for: many requests, or a
+// short write.
+const smallInput = 8 << 10
+
+// An input is what a client has sent and nobody has looked at yet. What does
+// not fit into the small memory of its own is in memory that it borrows.
 type input struct {
 	from  io.Reader
 	pools *pools
 	ahead []byte // comes before what is read from the client
+	own   []byte
 	held  *buffer
-	buf   []byte // the memory of held; nil without it
+	buf   []byte // the memory of held, or own
 	r, w  int    // the bytes are buf[r:w]
+	more  bool   // own was too small lately
 
-	// A socket that can say when there is something to read needs no memory
-	// until then.
+	// A socket that can say when there is something to read needs no large
+	// memory until then.
 	raw  syscall.RawConn // nil if it cannot
 	look func(fd uintptr) bool
 	got  int
@@ -31,6 +37,8 @@ type input struct {
 // start makes the input that of a socket.
 func (in *input) start(nc net.Conn, p *pools) {
 	in.from, in.pools = nc, p
+	in.own = make([]byte, smallInput)
+	in.buf = in.own
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.look = raw, in.tryRead
@@ -59,12 +67,14 @@ func (in *input) peek(n int) ([]byte, error) {
 // fill reads what there is, at least a byte, making room for n in all.
 func (in *input) fill(n int) error {
 	if in.r == in.w {
-		in.r, in.w = 0, 0
-		if in.raw != nil && len(in.ahead) == 0 {
+		in.giveBack()
+		if in.more && in.raw != nil && len(in.ahead) == 0 {
 			return in.wait()
 		}
 	}
-	in.borrow()
+	if n > smallInput || in.w == smallInput {
+		in.borrow()
+	}
 	if in.r+n > len(in.buf) {
 		in.w = copy(in.buf, in.buf[in.r:in.w])
 		in.r = 0
@@ -72,6 +82,7 @@ func (in *input) fill(n int) error {
 	got, err := in.read(in.buf[in.w:])
 	in.w += got
 	if got > 0 {
+		in.more = in.w >= smallInput
 		return nil
 	}
 	if err == io.EOF && in.w > in.r {
@@ -95,14 +106,15 @@ func (in *input) read(p []byte) (int, error) {
 	return in.from.Read(p)
 }
 
-// wait waits until there is something to read and reads it, without memory in
-// the meantime.
+// wait waits until there is something to read and reads it, without large
+// memory in the meantime.
 func (in *input) wait() error {
 	if err := in.raw.Read(in.look); err != nil {
 		return err
 	}
 	if in.got > 0 {
 		in.w = in.got
+		in.more = in.got >= smallInput
 		return nil
 	}
 	if in.err == nil {
@@ -127,19 +139,20 @@ func (in *input) tryRead(fd uintptr) bool {
 	}
 }
 
-// borrow takes memory from the pools, if there is none.
+// borrow makes the memory large, keeping what is at hand.
 func (in *input) borrow() {
 	if in.held == nil {
 		in.held = in.pools.get(inputSize)
 		in.buf = in.held.data[:inputSize]
+		in.r, in.w = 0, copy(in.buf, in.own[in.r:in.w])
 	}
 }
 
-// giveBack returns the memory. Nothing is at hand.
+// giveBack makes the memory small. What is at hand is dropped.
 func (in *input) giveBack() {
 	if in.held != nil {
 		in.held.release()
-		in.held, in.buf = nil, nil
+		in.held, in.buf = nil, in.own
 	}
 	in.r, in.w = 0, 0
 }
