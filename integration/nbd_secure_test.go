@@ -4,100 +4,22 @@ package integration
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
 	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
-// pki is an authority with a folder of certificates for each name, laid out as
-// QEMU, libvirt and libnbd want it.
-type pki struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newPKI(t *testing.T) *pki {
-	p := &pki{t: t, dir: t.TempDir()}
-	p.cert, p.key = p.sign(x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	p.write("ca-cert.pem", "CERTIFICATE", p.cert.Raw)
-	return p
-}
-
-func (p *pki) sign(c x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	p.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := p.cert, p.key
-	if parent == nil {
-		parent, signer = &c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &c, parent, &key.PublicKey, signer)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return cert, key
-}
-
-func (p *pki) write(name, kind string, der []byte) {
-	p.t.Helper()
-	path := filepath.Join(p.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// issue returns the folder of a name: a server's on this machine, or a client's.
-func (p *pki) issue(name string, server bool) string {
-	p.t.Helper()
-	c := x509.Certificate{Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	kind := "client"
-	if server {
-		kind, c.ExtKeyUsage = "server", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		c.DNSNames, c.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
-	}
-	cert, key := p.sign(c)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.write(filepath.Join(name, "ca-cert.pem"), "CERTIFICATE", p.cert.Raw)
-	p.write(filepath.Join(name, kind+"-cert.pem"), "CERTIFICATE", cert.Raw)
-	p.write(filepath.Join(name, kind+"-key.pem"), "PRIVATE KEY", der)
-	return filepath.Join(p.dir, name)
-}
-
 // startSecure starts a gateway whose NBD wants TLS and certificates.
-func startSecure(t *testing.T, p *pki) *gateway.Gateway {
+func startSecure(t *testing.T, ca *gateway.Authority) *gateway.Gateway {
 	t.Helper()
-	server := p.issue("server", true)
-	conf := filepath.Join(p.dir, "platter.toml")
+	server := ca.Folder(t, "server", gateway.Subject{Name: "server"})
+	conf := filepath.Join(server, "platter.toml")
 	text := fmt.Sprintf(`
 [nbd]
 tls = "required"
@@ -124,10 +46,11 @@ exports = ["overlay/*", "attach/*"]
 // them to QEMU, libnbd and platter.
 func TestAttachOverTLS(t *testing.T) {
 	gateway.Need(t, "qemu-img", "qemu-io", "nbdinfo", "nbdcopy")
-	p := newPKI(t)
-	g := startSecure(t, p)
+	ca := gateway.NewAuthority(t, "authority")
+	g := startSecure(t, ca)
 	platter := gateway.Binary(t, "platter")
-	hv, auditor, other := p.issue("hv-1.example.org", false), p.issue("auditor", false), p.issue("other", false)
+	client := func(name string) string { return ca.Folder(t, "client", gateway.Subject{Name: name}) }
+	hv, auditor, other := client("hv-1.example.org"), client("auditor"), client("other")
 	path, data := randomFile(t, 1<<20)
 	overlay := newOverlay(t, g, upload(t, g, "base", "raw", path), "")
 	words := strings.Fields(g.Command(t, platter, "attach", "overlay/"+overlay, "--transport", "tls", "--tls-dir", hv, "--print", "qemu"))

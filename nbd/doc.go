@@ -120,8 +120,9 @@
 //	any other           EINVAL
 //
 // TestReadWrite, TestReadHoles, TestStatus, TestErrors, TestSlowZeroes,
-// TestFlushAndFUA, TestDisconnectFinishes and TestModel are the proof; the tests with the tag
-// integration have nbdinfo, nbdcopy, qemu-img, qemu-io and fio agree.
+// TestFlushAndFUA, TestDisconnectFinishes and TestModel are the proof; integration/interop has
+// nbdinfo, nbdcopy, nbdsh, qemu-img, qemu-io, qemu-nbd and fio agree, those of Debian 13 with
+// extended headers.
 //
 // # Errors
 //
