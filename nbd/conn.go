@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -139,6 +140,10 @@ func (c *conn) run(talk func() error) {
 	c.cancel(net.ErrClosed)
 	c.nc.Close()
 	c.working.Wait()
+	c.in.giveBack()
+	if c.batch != nil {
+		c.batch.release()
+	}
 	c.closeExport()
 	if c.meter != nil {
 		c.meter.Closed()
@@ -164,9 +169,16 @@ func (c *conn) farewell(err error) {
 	}
 }
 
+// A lateAddr is an address that is made text of only for a line that is
+// written: that can take a look at what process has the other end.
+type lateAddr struct{ addr net.Addr }
+
+// LogValue returns the text.
+func (a lateAddr) LogValue() slog.Value { return slog.StringValue(a.addr.String()) }
+
 // attr returns log attributes that say which connection this is.
 func (c *conn) attr(more ...any) []any {
-	args := []any{"conn", c.client.ID, "client", c.client.Addr.String(), "transport", c.client.Transport}
+	args := []any{"conn", c.client.ID, "client", lateAddr{c.client.Addr}, "transport", c.client.Transport}
 	if l := c.label.Load(); l != nil {
 		args = append(args, "export", *l)
 	}

@@ -141,7 +141,7 @@ func (c *conn) put(n int) []byte {
 		c.flush()
 	}
 	if c.batch == nil {
-		c.batch = c.s.pools.get(max(n, inputSize))
+		c.batch = c.s.pools.get(max(n, 1<<smallClass))
 	}
 	return c.batch.grow(n)
 }

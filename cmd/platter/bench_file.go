@@ -84,7 +84,7 @@ func serveOne(ctx context.Context, r block.Reader) (_ *nbdclient.Conn, stop func
 type lone struct{ r block.Reader }
 
 // Open opens the object. To close it does nothing: its owner does.
-func (s lone) Open(context.Context, string) (block.ReadCloser, error) { return borrowed{s.r}, nil }
+func (s lone) Open(context.Context, string) (block.ReadCloser, error) { return borrowed(s), nil }
 
 // Create makes nothing.
 func (s lone) Create(context.Context, string, int64) (backends.Writer, error) {

@@ -126,10 +126,10 @@ func writeEveryOther(b *testing.B, s side) {
 			b.Fatal(err)
 		}
 	}
-	if err := c.Flush(); err == nil {
-		err = c.Disconnect()
+	if err := c.Flush(); err != nil {
+		b.Fatal(err)
 	}
-	if err != nil {
+	if err := c.Disconnect(); err != nil {
 		b.Fatal(err)
 	}
 }
