@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -52,6 +53,38 @@ func (k *plKV) Commit(ctx context.Context, txn catalog.Txn) (int64, error) {
 		k.log = append(k.log, plCommit{from, k.disk.Len(), txn})
 	}
 	return rev, err
+}
+
+// seen waits until it is known when what was just committed happened: who acts
+// on it acts after that.
+func (k *plKV) seen() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+}
+
+func (k *plKV) Get(ctx context.Context, key string) (catalog.Pair, error) {
+	defer k.seen()
+	return k.KV.Get(ctx, key)
+}
+
+func (k *plKV) List(ctx context.Context, prefix, after string) iter.Seq2[catalog.Pair, error] {
+	return func(yield func(catalog.Pair, error) bool) {
+		for p, err := range k.KV.List(ctx, prefix, after) {
+			if k.seen(); !yield(p, err) {
+				return
+			}
+		}
+	}
+}
+
+func (k *plKV) Watch(ctx context.Context, prefix string, rev int64) iter.Seq2[catalog.Event, error] {
+	return func(yield func(catalog.Event, error) bool) {
+		for e, err := range k.KV.Watch(ctx, prefix, rev) {
+			if k.seen(); !yield(e, err) {
+				return
+			}
+		}
+	}
 }
 
 // after is a catalog as a crash at the moment can leave it: with all commits

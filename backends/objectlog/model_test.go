@@ -57,7 +57,6 @@ func (m *machine) Write(t *rapid.T) {
 	for i := range p {
 		p[i] = m.id
 	}
-	m.touch(off, n)
 	if err := m.l.WriteAt(context.Background(), p, off); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +67,6 @@ func (m *machine) Write(t *rapid.T) {
 func (m *machine) Zero(t *rapid.T) {
 	off, n := m.span(t)
 	mode := block.ZeroMode(rapid.IntRange(0, 2).Draw(t, "mode"))
-	m.touch(off, n)
 	if err := m.l.Zero(context.Background(), off, n, mode); err != nil {
 		t.Fatal(err)
 	}
