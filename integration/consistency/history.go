@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// Sector is how many bytes are written at once, and never torn.
+// Sector is how many bytes are written at once, and never torn but for who
+// reads them in that moment.
 const Sector = 512
 
 // Values that no write has.
@@ -137,6 +138,11 @@ func (h *History) Read(begun int64, from int, values []uint64) error {
 // write has its answer, in a way.
 func (h *History) read(begun int64, s int, v uint64) error {
 	list := h.changes[s]
+	// A file system lets a read and a write of the same page run side by side,
+	// and so a disk in a file, ours or another's, may show half of each.
+	if v == Torn && slices.ContainsFunc(list, func(c change) bool { return c.answered > begun }) {
+		return nil
+	}
 	match, found := -1, 0
 	for i, c := range list {
 		if c.value == v && !replaced(list, c, func(by change) bool { return by.answered < begun }) {

@@ -45,6 +45,19 @@ func TestHistory(t *testing.T) {
 		}, true},
 		{"the first of two", func(h *History) bool { a := done(h); done(h); return read(h, a.Value) }, false},
 		{"a torn sector", func(h *History) bool { done(h); return read(h, Torn) }, false},
+		{"a sector torn while it is written", func(h *History) bool { write(h); return read(h, Torn) }, true},
+		{"a sector torn before it is written", func(h *History) bool {
+			begun := h.Now()
+			w := done(h)
+			return h.Read(begun, 0, []uint64{Torn}) == nil && read(h, w.Value)
+		}, true},
+		{"a sector torn for good", func(h *History) bool {
+			w := write(h)
+			ok := read(h, Torn)
+			w.Answered(false)
+			return ok && read(h, Torn)
+		}, false},
+		{"a sector torn by a crash", func(h *History) bool { write(h); return crash(h, Torn) }, false},
 		{"zeroed", func(h *History) bool { done(h); h.Begin(0, 1, true, false).Answered(false); return read(h, Zero) }, true},
 		{"zeroed, and not", func(h *History) bool {
 			w := done(h)
