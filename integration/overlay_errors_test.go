@@ -232,6 +232,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 		}
 	}
 	sameFileOverHTTP(t, g, id, data)
+	os.Remove(f.Name()) // etcd writes at a stop, and cannot end well without room
 }
 
 // TestManyOverlays has 100 overlays open for writing, each by an attachment
