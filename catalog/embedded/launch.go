@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 )
 
 // launch starts etcd. On data that it cannot read etcd panics, on whatever
@@ -22,7 +23,7 @@ import (
 // any other, which says what to do. Once etcd has started, what its logger is
 // told to end the process with ends it again.
 func launch(ctx context.Context, cfg *embed.Config, logger *zap.Logger) (*embed.Etcd, error) {
-	if err := whole(cfg.Dir); err != nil {
+	if err := errors.Join(whole(cfg.Dir), room(cfg.Dir)); err != nil {
 		return nil, err
 	}
 	t := &trap{failed: make(chan error, 1)}
@@ -58,6 +59,22 @@ func whole(dir string) error {
 	_, walErr := os.Stat(filepath.Join(dir, "member", "wal"))
 	if dbErr == nil && errors.Is(walErr, fs.ErrNotExist) {
 		return remedy(dir, errors.New("it has no log (member/wal)"))
+	}
+	return nil
+}
+
+// leastRoom is how many bytes must be free on the disk for etcd to start. With
+// less it might begin to serve, and would end the process at its next write.
+const leastRoom = 4 << 20
+
+// room refuses to start on a full disk.
+func room(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return nil // what is wrong with the folder is said by who opens it
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < leastRoom {
+		return remedy(dir, fmt.Errorf("%d bytes are free where %s is, and the catalog wants %d: %w", free, dir, int64(leastRoom), syscall.ENOSPC))
 	}
 	return nil
 }
