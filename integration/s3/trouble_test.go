@@ -201,9 +201,18 @@ func TestKilled(t *testing.T) {
 		}
 		t.Logf("%d reads, of which %d failed while the server was down", reads.Load(), failed.Load())
 		for u := range server.Client(t).ListIncompleteUploads(t.Context(), cfg.Bucket, "", true) {
-			if _, known := stuck.Load(u.Key); !known {
-				t.Errorf("an upload of %s is left over (%v)", u.Key, u.Err)
+			if _, known := stuck.Load(u.Key); known {
+				continue
 			}
+			// radosgw, killed when it has put an object together and not yet
+			// forgotten its parts, lists the upload for good. To give it up
+			// would take the parts, which are the object's.
+			if r, err := s.Open(t.Context(), u.Key); name == "radosgw" && err == nil {
+				t.Logf("the server still lists the upload of %s, which is there", u.Key)
+				r.Close()
+				continue
+			}
+			t.Errorf("an upload of %s is left over (%v)", u.Key, u.Err)
 		}
 	})
 }
