@@ -73,7 +73,11 @@ func room(dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nil // what is wrong with the folder is said by who opens it
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < leastRoom {
+	blocks := st.Bavail
+	if os.Geteuid() == 0 { // what is kept back for root is for us
+		blocks = st.Bfree
+	}
+	if free := int64(blocks) * st.Bsize; free < leastRoom {
 		return remedy(dir, fmt.Errorf("%d bytes are free where %s is, and the catalog wants %d: %w", free, dir, int64(leastRoom), syscall.ENOSPC))
 	}
 	return nil

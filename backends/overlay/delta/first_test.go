@@ -32,7 +32,7 @@ func BenchmarkFirstWrites(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				o, todo := overlay.New(base, d), order[:min(len(order), b.N-done)]
+				o, batch := overlay.New(base, d), order[:min(len(order), b.N-done)]
 				b.StartTimer()
 				var next atomic.Int64
 				var wg sync.WaitGroup
@@ -41,10 +41,10 @@ func BenchmarkFirstWrites(b *testing.B) {
 						p := make([]byte, c.n)
 						for {
 							i := next.Add(1) - 1
-							if i >= int64(len(todo)) {
+							if i >= int64(len(batch)) {
 								return
 							}
-							if err := o.WriteAt(b.Context(), p, int64(todo[i])*c.n); err != nil {
+							if err := o.WriteAt(b.Context(), p, int64(batch[i])*c.n); err != nil {
 								b.Error(err)
 								return
 							}
@@ -53,7 +53,7 @@ func BenchmarkFirstWrites(b *testing.B) {
 				}
 				wg.Wait()
 				b.StopTimer()
-				done += len(todo)
+				done += len(batch)
 				if err := d.Close(); err != nil {
 					b.Fatal(err)
 				}
