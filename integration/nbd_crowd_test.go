@@ -21,8 +21,8 @@ import (
 // handshake, or lie with extended headers, while honest clients work. The
 // gateway's memory and its log stay small, and afterwards nothing is left.
 func TestNBDCrowd(t *testing.T) {
-	ca := gateway.NewAuthority(t, "crowd")
-	g := gateway.Start(t, append(ca.ServeTLS(t, "optional"), "--mount", "off", "--log-level", "warn", "PLATTER_NBD_HANDSHAKE_WITHIN=2s")...)
+	ca := nbdtest.NewAuthority(t, "crowd")
+	g := gateway.Start(t, append(gateway.ServeTLS(t, ca, "optional"), "--mount", "off", "--log-level", "warn", "PLATTER_NBD_HANDSHAKE_WITHIN=2s")...)
 	raw, _ := nbdBase(t)
 	image := upload(t, g, "base", "raw", raw)
 	victim, prey := "overlay/"+newOverlay(t, g, image, ""), "ephemeral/"+image
@@ -34,8 +34,8 @@ func TestNBDCrowd(t *testing.T) {
 		run   func(a *attacker)
 	}{
 		{"silence", 60, func(a *attacker) { a.crowd(100_000) }},
-		{"stalled TLS", 60, func(a *attacker) { a.stallTLS(ca.Trust(), 600) }},
-		{"lies with extended headers", 400, func(a *attacker) { a.lie(ca.Trust(), prey) }},
+		{"stalled TLS", 60, func(a *attacker) { a.stallTLS(ca.Client(t, ""), 600) }},
+		{"lies with extended headers", 400, func(a *attacker) { a.lie(ca.Client(t, ""), prey) }},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			lines, start := strings.Count(g.Log(), "\n"), time.Now()

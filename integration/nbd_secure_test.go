@@ -16,9 +16,9 @@ import (
 )
 
 // startSecure starts a gateway whose NBD wants TLS and certificates.
-func startSecure(t *testing.T, ca *gateway.Authority) *gateway.Gateway {
+func startSecure(t *testing.T, ca *nbdtest.Authority) *gateway.Gateway {
 	t.Helper()
-	server := ca.Folder(t, "server", gateway.Subject{Name: "server"})
+	server := ca.Folder(t, "server", nbdtest.Subject{Name: "server"})
 	conf := filepath.Join(server, "platter.toml")
 	text := fmt.Sprintf(`
 [nbd]
@@ -46,10 +46,10 @@ exports = ["overlay/*", "attach/*"]
 // them to QEMU, libnbd and platter.
 func TestAttachOverTLS(t *testing.T) {
 	gateway.Need(t, "qemu-img", "qemu-io", "nbdinfo", "nbdcopy")
-	ca := gateway.NewAuthority(t, "authority")
+	ca := nbdtest.NewAuthority(t, "authority")
 	g := startSecure(t, ca)
 	platter := gateway.Binary(t, "platter")
-	client := func(name string) string { return ca.Folder(t, "client", gateway.Subject{Name: name}) }
+	client := func(name string) string { return ca.Folder(t, "client", nbdtest.Subject{Name: name}) }
 	hv, auditor, other := client("hv-1.example.org"), client("auditor"), client("other")
 	path, data := randomFile(t, 1<<20)
 	overlay := newOverlay(t, g, upload(t, g, "base", "raw", path), "")

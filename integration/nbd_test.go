@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // scratch is where checks may write; what is before and behind it stays as in
@@ -138,7 +139,7 @@ func newOverlay(t testing.TB, g *gateway.Gateway, image, more string) string {
 
 // nbdDoors makes every kind of export on every transport, over TLS if the
 // gateway's authority is given.
-func nbdDoors(t *testing.T, g *gateway.Gateway, ca *gateway.Authority) []*nbdDoor {
+func nbdDoors(t *testing.T, g *gateway.Gateway, ca *nbdtest.Authority) []*nbdDoor {
 	t.Helper()
 	raw, data := nbdBase(t)
 	packed := filepath.Join(t.TempDir(), "base.qcow2")
@@ -156,7 +157,7 @@ func nbdDoors(t *testing.T, g *gateway.Gateway, ca *gateway.Authority) []*nbdDoo
 			d := &nbdDoor{name: where[0] + " " + name, network: where[0], addr: where[1], export: export, base: base, size: uint64(len(base)),
 				multi: true, other: odd + "/native", otherSize: uint64(len(data))}
 			if where[0] == "tls" {
-				d.tls = ca.Trust()
+				d.tls = ca.Client(t, "")
 			}
 			change(d)
 			doors = append(doors, d)
@@ -185,8 +186,8 @@ func nbdDoors(t *testing.T, g *gateway.Gateway, ca *gateway.Authority) []*nbdDoo
 // leavings are the next one's trouble.
 func TestNBDConformance(t *testing.T) {
 	gateway.Need(t, "qemu-img")
-	ca := gateway.NewAuthority(t, "conformance")
-	g := gateway.Start(t, append(ca.ServeTLS(t, "optional"), "--mount", "off", "--log-level", "warn")...)
+	ca := nbdtest.NewAuthority(t, "conformance")
+	g := gateway.Start(t, append(gateway.ServeTLS(t, ca, "optional"), "--mount", "off", "--log-level", "warn")...)
 	checks := slices.Concat(nbdChecks(false, false), extendedChecks())
 	names := map[string]bool{}
 	for _, c := range checks {

@@ -14,13 +14,14 @@ import (
 	"testing"
 
 	"github.com/seed-478a8fee/platter/nbd"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // tlsServer serves "rw" and "ro" with TLS, required on TCP, to clients of an
 // authority.
-func tlsServer(t *testing.T) (a *aServer, ca *authority, addr string) {
-	ca = newAuthority(t)
-	a = serve(t, func(cfg *nbd.Config) { cfg.TLS, cfg.TLSRequired = ca.server(t, tls.RequireAndVerifyClientCert), true })
+func tlsServer(t *testing.T) (a *aServer, ca *nbdtest.Authority, addr string) {
+	ca = nbdtest.NewAuthority(t, "an authority")
+	a = serve(t, func(cfg *nbd.Config) { cfg.TLS, cfg.TLSRequired = ca.Server(t, tls.RequireAndVerifyClientCert), true })
 	mem := newMemory(clientsSize)
 	for off := int64(1 << 20); off < clientsSize; off += 7 << 20 {
 		if err := mem.WriteAt(t.Context(), pattern(1<<20, byte(off>>20)), off); err != nil {
@@ -45,7 +46,7 @@ func fails(t *testing.T, name string, args ...string) string {
 
 func TestLibnbdTLS(t *testing.T) {
 	a, ca, addr := tlsServer(t)
-	dir, out := ca.folder(t, "a guest"), filepath.Join(t.TempDir(), "out")
+	dir, out := ca.Folder(t, "client", nbdtest.Subject{Name: "a guest"}), filepath.Join(t.TempDir(), "out")
 	for _, uri := range []string{
 		"nbds://" + strings.Replace(addr, "127.0.0.1", "localhost", 1) + "/%s?tls-certificates=" + dir,
 		"nbds://" + addr + "/%s?tls-certificates=" + dir,
@@ -75,7 +76,7 @@ func TestLibnbdTLS(t *testing.T) {
 		mustEqual(t, a.disk.data, image)
 	}
 	fails(t, "nbdinfo", "nbd://"+addr+"/rw")
-	stranger := newAuthority(t).folder(t, "a stranger")
+	stranger := nbdtest.NewAuthority(t, "an authority").Folder(t, "client", nbdtest.Subject{Name: "a stranger"})
 	fails(t, "nbdinfo", "nbds://"+addr+"/rw?tls-verify-peer=false&tls-certificates="+stranger)
 	run(t, "nbdinfo", "nbd+unix:///rw?socket="+a.socket)
 }
@@ -90,7 +91,7 @@ func TestQemuTLS(t *testing.T) {
 	image := func(export string) string {
 		return "driver=nbd,host=" + host + ",port=" + port + ",tls-creds=tls0,export=" + export
 	}
-	mine := creds(ca.folder(t, "a guest"))
+	mine := creds(ca.Folder(t, "client", nbdtest.Subject{Name: "a guest"}))
 	if info := run(t, "qemu-img", "info", "--object", mine, "--image-opts", image("ro")); !strings.Contains(info, fmt.Sprintf("(%d bytes)", clientsSize)) {
 		t.Errorf("qemu-img info says\n%s", info)
 	}
@@ -107,5 +108,5 @@ func TestQemuTLS(t *testing.T) {
 		t.Error("what qemu-io wrote is not there")
 	}
 	fails(t, "qemu-img", "info", "--image-opts", strings.Replace(image("ro"), "tls-creds=tls0,", "", 1))
-	fails(t, "qemu-img", "info", "--object", creds(newAuthority(t).folder(t, "a stranger")), "--image-opts", image("ro"))
+	fails(t, "qemu-img", "info", "--object", creds(nbdtest.NewAuthority(t, "an authority").Folder(t, "client", nbdtest.Subject{Name: "a stranger"})), "--image-opts", image("ro"))
 }

@@ -88,7 +88,7 @@ func FuzzNegotiation(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	secure := newAuthority(f).server(f, tls.VerifyClientCertIfGiven)
+	secure := nbdtest.NewAuthority(f, "an authority").Server(f, tls.VerifyClientCertIfGiven)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		said := talkTo(t, secure, input)
 		if len(said) < 18 || string(said[:16]) != "NBDMAGICIHAVEOPT" {

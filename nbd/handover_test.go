@@ -220,11 +220,11 @@ func TestHandOverWaits(t *testing.T) {
 
 // TestHandOverOfOthers has connections that cannot be handed over.
 func TestHandOverOfOthers(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	a.exports.byName["gone"] = nbd.Export{Disk: a.disk, Transient: true}
 	secure, talking, transient, plain := a.dial(t), a.dial(t), a.enter(t, "gone"), a.enter(t, "ro")
-	if err := secure.StartTLS(ca.client(t, "")); err != nil {
+	if err := secure.StartTLS(ca.Client(t, "")); err != nil {
 		t.Fatal(err)
 	}
 	if err := secure.Enter("rw"); err != nil {

@@ -47,8 +47,8 @@ func dialTCP(t testing.TB, addr string) *nbdtest.Client {
 
 // TestTLS has clients of all kinds inside TLS.
 func TestTLS(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.VerifyClientCertIfGiven) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.VerifyClientCertIfGiven) })
 	var seen atomic.Pointer[nbd.Client]
 	a.exports.seen = func(c nbd.Client) { seen.Store(&c) }
 	addr := a.listenTCP(t)
@@ -59,7 +59,7 @@ func TestTLS(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(tls.VersionName(version), " ", name), func(t *testing.T) {
 				c := dialTCP(t, addr)
-				cfg := ca.client(t, "a guest")
+				cfg := ca.Client(t, "a guest")
 				cfg.MaxVersion = version
 				if err := c.StartTLS(cfg); err != nil {
 					t.Fatal(err)
@@ -103,8 +103,8 @@ func TestTLS(t *testing.T) {
 
 // TestTLSForgets looks that nothing of before TLS counts.
 func TestTLSForgets(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	for _, agree := range []func(c *nbdtest.Client) error{(*nbdtest.Client).StructuredReplies, (*nbdtest.Client).ExtendedHeaders} {
 		c := a.dial(t) // on the unix socket too
 		if err := agree(c); err != nil {
@@ -113,7 +113,7 @@ func TestTLSForgets(t *testing.T) {
 		if _, err := c.SetContexts("rw", "base:allocation"); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.StartTLS(ca.client(t, "")); err != nil {
+		if err := c.StartTLS(ca.Client(t, "")); err != nil {
 			t.Fatal(err)
 		}
 		if n := a.exports.stillOpen(); n != 0 {
@@ -138,8 +138,8 @@ func TestTLSForgets(t *testing.T) {
 }
 
 func TestTLSRequired(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS, cfg.TLSRequired = ca.server(t, tls.NoClientCert), true })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS, cfg.TLSRequired = ca.Server(t, tls.NoClientCert), true })
 	addr := a.listenTCP(t)
 	c := dialTCP(t, addr)
 	for _, opt := range []uint32{nbdtest.OptList, nbdtest.OptInfo, nbdtest.OptGo, nbdtest.OptStructuredReply, nbdtest.OptExtendedHeaders,
@@ -151,7 +151,7 @@ func TestTLSRequired(t *testing.T) {
 	}
 	_, err := c.Option(nbdtest.OptStartTLS, []byte{1})
 	denied(t, err, nbdtest.RepErrInvalid)
-	if err := c.StartTLS(ca.client(t, "")); err != nil {
+	if err := c.StartTLS(ca.Client(t, "")); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.EnterExtended("rw"); err != nil {
@@ -186,11 +186,11 @@ func TestTLSRequired(t *testing.T) {
 
 // TestTLSOnly has an export that asks for TLS on a server that does not.
 func TestTLSOnly(t *testing.T) {
-	ca := newAuthority(t)
+	ca := nbdtest.NewAuthority(t, "an authority")
 	for _, has := range []bool{true, false} {
 		a := serve(t, func(cfg *nbd.Config) {
 			if has {
-				cfg.TLS = ca.server(t, tls.NoClientCert)
+				cfg.TLS = ca.Server(t, tls.NoClientCert)
 			}
 		})
 		a.exports.secure = "rw"
@@ -224,7 +224,7 @@ func TestTLSOnly(t *testing.T) {
 		}
 		denied(t, c.StartTLS(nil), nbdtest.RepErrPolicy)
 		c = a.dial(t)
-		if err := c.StartTLS(ca.client(t, "")); err != nil {
+		if err := c.StartTLS(ca.Client(t, "")); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Enter("rw"); err != nil {
@@ -236,11 +236,11 @@ func TestTLSOnly(t *testing.T) {
 // TestTLSOnlyInside has an Exports that is never content: inside TLS nobody is
 // told to start it.
 func TestTLSOnlyInside(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	a.exports.before = func(context.Context, string) error { return nbd.ErrTLSRequired }
 	c := a.dial(t)
-	if err := c.StartTLS(ca.client(t, "")); err != nil {
+	if err := c.StartTLS(ca.Client(t, "")); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.Go("rw")
@@ -250,8 +250,8 @@ func TestTLSOnlyInside(t *testing.T) {
 // TestTLSInjection has somebody put options without TLS behind the request to
 // start it, for the server to take them for the client's.
 func TestTLSInjection(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	list := nbdtest.OptionHeader(nbdtest.OptList, 0)
 	for name, inject := range map[string]func(c *nbdtest.Client) error{
 		"in one piece": func(c *nbdtest.Client) error {
@@ -278,9 +278,9 @@ func TestTLSInjection(t *testing.T) {
 }
 
 func TestTLSCertificates(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
+	ca, other := nbdtest.NewAuthority(t, "an authority"), nbdtest.NewAuthority(t, "another authority")
 	var now atomic.Pointer[tls.Config]
-	now.Store(ca.server(t, tls.RequireAndVerifyClientCert))
+	now.Store(ca.Server(t, tls.RequireAndVerifyClientCert))
 	a := serve(t, func(cfg *nbd.Config) {
 		cfg.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return now.Load(), nil }}
 	})
@@ -292,34 +292,34 @@ func TestTLSCertificates(t *testing.T) {
 		}
 		return c.Enter("ro") // where TLS 1.3 says what was wrong with a certificate
 	}
-	stranger := ca.client(t, "")
-	stranger.Certificates = []tls.Certificate{other.issue(t, "a stranger")}
-	old := ca.client(t, "a guest")
+	stranger := ca.Client(t, "")
+	stranger.Certificates = []tls.Certificate{other.Issue(t, "client", nbdtest.Subject{Name: "a stranger"})}
+	old := ca.Client(t, "a guest")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-	for name, cfg := range map[string]*tls.Config{"no certificate": ca.client(t, ""), "another authority": stranger, "TLS 1.1": old} {
+	for name, cfg := range map[string]*tls.Config{"no certificate": ca.Client(t, ""), "another authority": stranger, "TLS 1.1": old} {
 		if err := try(cfg); err == nil {
 			t.Errorf("%s: served", name)
 		}
 	}
-	if err := try(ca.client(t, "a guest")); err != nil {
+	if err := try(ca.Client(t, "a guest")); err != nil {
 		t.Error(err)
 	}
 	// A new certificate from a new authority, without a restart, also for who
 	// was here before.
-	before := ca.client(t, "a guest")
+	before := ca.Client(t, "a guest")
 	before.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 	if err := try(before); err != nil {
 		t.Fatal(err)
 	}
-	now.Store(other.server(t, tls.RequireAndVerifyClientCert))
+	now.Store(other.Server(t, tls.RequireAndVerifyClientCert))
 	if err := try(before); err == nil {
 		t.Error("the certificate of an authority that is not asked for any more is taken")
 	}
-	if err := try(other.client(t, "a guest")); err != nil {
+	if err := try(other.Client(t, "a guest")); err != nil {
 		t.Error(err)
 	}
-	now.Store(&tls.Config{MinVersion: tls.VersionTLS10, Certificates: other.server(t, 0).Certificates})
-	old = other.client(t, "")
+	now.Store(&tls.Config{MinVersion: tls.VersionTLS10, Certificates: other.Server(t, 0).Certificates})
+	old = other.Client(t, "")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	if err := try(old); err == nil {
 		t.Error("TLS 1.1 is served because a configuration says so")
@@ -329,8 +329,8 @@ func TestTLSCertificates(t *testing.T) {
 
 // TestTLSTimeout has a client that says nothing once TLS may start.
 func TestTLSTimeout(t *testing.T) {
-	ca := newAuthority(t)
-	cfg := nbd.Config{HandshakeTimeout: time.Minute, TLS: ca.server(t, tls.NoClientCert)}
+	ca := nbdtest.NewAuthority(t, "an authority")
+	cfg := nbd.Config{HandshakeTimeout: time.Minute, TLS: ca.Server(t, tls.NoClientCert)}
 	inBubble(t, cfg, func(t *testing.T, s *nbd.Server, l *pipes, x *exports) {
 		c := nbdtest.New(l.dial())
 		c.Greet(3)
@@ -353,11 +353,11 @@ func TestTLSTimeout(t *testing.T) {
 
 // TestTLSEnds looks how connections with TLS end.
 func TestTLSEnds(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	enter := func() *nbdtest.Client {
 		c := a.dial(t)
-		if err := c.StartTLS(ca.client(t, "")); err != nil {
+		if err := c.StartTLS(ca.Client(t, "")); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Go("rw"); err != nil {
@@ -393,8 +393,8 @@ func TestTLSEnds(t *testing.T) {
 // TestTLSWrites counts what is written to the socket for large reads, and for
 // many small ones.
 func TestTLSWrites(t *testing.T) {
-	ca := newAuthority(t)
-	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.server(t, tls.NoClientCert) })
+	ca := nbdtest.NewAuthority(t, "an authority")
+	a := serve(t, func(cfg *nbd.Config) { cfg.TLS = ca.Server(t, tls.NoClientCert) })
 	l := &countingListener{newPipes(), atomic.Int64{}}
 	served := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -402,7 +402,7 @@ func TestTLSWrites(t *testing.T) {
 	a.disk.mark(0, diskSize, 0)
 	c := nbdtest.New(l.dial())
 	c.Greet(3)
-	if err := c.StartTLS(ca.client(t, "")); err != nil {
+	if err := c.StartTLS(ca.Client(t, "")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Go("rw"); err != nil {

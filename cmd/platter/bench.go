@@ -13,7 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/seed-478a8fee/platter/cmd/platter/nbdclient"
+	nbdclient "github.com/seed-478a8fee/platter/nbd/client"
 )
 
 const benchHelp = `Reads a disk through one layer after the other and says how fast each is, so
@@ -223,7 +223,7 @@ func (p *program) uriStage(c *cli.Context, name, uri string) ([]stage, func() er
 	conn, err := nbdclient.Dial(c.Context, target, conf)
 	var unreached *net.OpError
 	if errors.As(err, &unreached) && unreached.Op == "dial" {
-		err = &hinted{err: err, code: exitNoGateway, hint: "is the server running there? A socket is one of the server's machine"}
+		err = &hinted{err: err, code: exitNoGateway, hint: "a socket is one of the server's own machine"}
 	}
 	if err != nil {
 		return nil, none, err

@@ -16,8 +16,8 @@ import (
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/disk"
-	"github.com/seed-478a8fee/platter/cmd/platter/nbdclient"
 	"github.com/seed-478a8fee/platter/nbd"
+	nbdclient "github.com/seed-478a8fee/platter/nbd/client"
 )
 
 // attachPath is where the name of an export stands in an attachment's URI.

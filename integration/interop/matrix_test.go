@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // diskSize is of the disks here; what is at free is nothing, and may be
@@ -127,10 +128,10 @@ func kinds(t *testing.T, g *gateway.Gateway, raw string) []kind {
 // places that only read, a third is left out unless PLATTER_SOAK is set.
 func TestMatrix(t *testing.T) {
 	old, newer := debian12(t), debian13(t)
-	ca := gateway.NewAuthority(t, "interop")
-	g := gateway.Start(t, append(ca.ServeTLS(t, "optional"), "--mount", "off", "--log-level", "warn")...)
+	ca := nbdtest.NewAuthority(t, "interop")
+	g := gateway.Start(t, append(gateway.ServeTLS(t, ca, "optional"), "--mount", "off", "--log-level", "warn")...)
 	raw, data := disk(t)
-	certs := ca.Folder(t, "client", gateway.Subject{Name: "client"})
+	certs := ca.Folder(t, "client", nbdtest.Subject{Name: "client"})
 	seed := uint64(time.Now().UnixNano())
 	rng, all := rand.New(rand.NewPCG(seed, 0)), os.Getenv("PLATTER_SOAK") != ""
 	t.Logf("seed %d", seed)

@@ -17,9 +17,9 @@ import (
 )
 
 // secure starts a gateway that wants certificates of ca.
-func secure(t *testing.T, ca *gateway.Authority, more string) *gateway.Gateway {
+func secure(t *testing.T, ca *nbdtest.Authority, more string) *gateway.Gateway {
 	t.Helper()
-	server := ca.Folder(t, "server", gateway.Subject{Name: "gateway"})
+	server := ca.Folder(t, "server", nbdtest.Subject{Name: "gateway"})
 	conf := filepath.Join(t.TempDir(), "platter.toml")
 	text := fmt.Sprintf(`
 [nbd]
@@ -54,23 +54,23 @@ func move(t *testing.T, name, from, to string) {
 // TestCertificates has clients come with every kind of certificate, and without
 // one, to a gateway that has rules for them.
 func TestCertificates(t *testing.T) {
-	ca, other := gateway.NewAuthority(t, "authority"), gateway.NewAuthority(t, "another authority")
+	ca, other := nbdtest.NewAuthority(t, "authority"), nbdtest.NewAuthority(t, "another authority")
 	g := secure(t, ca, "")
 	raw, _ := disk(t)
 	image := g.Upload(t, "base", "raw", raw)
 	overlay := "overlay/" + g.NewOverlay(t, image, `,"name":"o"`)
-	folder := func(a *gateway.Authority, s gateway.Subject) string { return a.Folder(t, "client", s) }
-	hv := folder(ca, gateway.Subject{Name: "a hypervisor", DNS: []string{"hv-1.example.org"}})
-	reader := folder(ca, gateway.Subject{Name: "reader"})
-	stranger := folder(ca, gateway.Subject{Name: "stranger"})
-	almost := folder(ca, gateway.Subject{Name: "hv-1.example.org.evil.example"})
-	expired := folder(ca, gateway.Subject{Name: "hv-2.example.org", Expired: time.Minute})
-	forged := folder(other, gateway.Subject{Name: "hv-1.example.org"})
-	doubter := folder(ca, gateway.Subject{Name: "hv-1.example.org"})
-	move(t, "ca-cert.pem", folder(other, gateway.Subject{Name: "x"}), doubter)
-	move(t, "ca-cert.pem", folder(ca, gateway.Subject{Name: "x"}), forged)
+	folder := func(a *nbdtest.Authority, s nbdtest.Subject) string { return a.Folder(t, "client", s) }
+	hv := folder(ca, nbdtest.Subject{Name: "a hypervisor", DNS: []string{"hv-1.example.org"}})
+	reader := folder(ca, nbdtest.Subject{Name: "reader"})
+	stranger := folder(ca, nbdtest.Subject{Name: "stranger"})
+	almost := folder(ca, nbdtest.Subject{Name: "hv-1.example.org.evil.example"})
+	expired := folder(ca, nbdtest.Subject{Name: "hv-2.example.org", Expired: time.Minute})
+	forged := folder(other, nbdtest.Subject{Name: "hv-1.example.org"})
+	doubter := folder(ca, nbdtest.Subject{Name: "hv-1.example.org"})
+	move(t, "ca-cert.pem", folder(other, nbdtest.Subject{Name: "x"}), doubter)
+	move(t, "ca-cert.pem", folder(ca, nbdtest.Subject{Name: "x"}), forged)
 	none := t.TempDir()
-	move(t, "ca-cert.pem", folder(ca, gateway.Subject{Name: "x"}), none)
+	move(t, "ca-cert.pem", folder(ca, nbdtest.Subject{Name: "x"}), none)
 
 	for _, with := range []tools{debian12(t), debian13(t)} {
 		for _, c := range []struct {
@@ -115,13 +115,13 @@ func TestCertificates(t *testing.T) {
 // TestDowngrade has a client, or who sits between, try for less than TLS of
 // the version that is wanted.
 func TestDowngrade(t *testing.T) {
-	ca := gateway.NewAuthority(t, "authority")
+	ca := nbdtest.NewAuthority(t, "authority")
 	for least, more := range map[uint16]string{tls.VersionTLS12: "", tls.VersionTLS13: `tls_min = "1.3"`} {
 		t.Run(tls.VersionName(least), func(t *testing.T) {
 			g := secure(t, ca, more)
 			raw, _ := disk(t)
 			image := g.Upload(t, "base", "raw", raw)
-			dir := ca.Folder(t, "client", gateway.Subject{Name: "reader"})
+			dir := ca.Folder(t, "client", nbdtest.Subject{Name: "reader"})
 			pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "client-cert.pem"), filepath.Join(dir, "client-key.pem"))
 			if err != nil {
 				t.Fatal(err)
@@ -132,7 +132,7 @@ func TestDowngrade(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				cfg := ca.Trust()
+				cfg := ca.Client(t, "")
 				cfg.Certificates, cfg.MinVersion, cfg.MaxVersion = []tls.Certificate{pair}, tls.VersionTLS10, v
 				if err = c.StartTLS(cfg); err == nil {
 					err = c.Enter(image)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/seed-478a8fee/platter/nbd/client"
 )
 
 // Config says what to connect and how.
@@ -58,8 +60,8 @@ func (c Config) prepare() (Config, error) {
 	if c.Network != "unix" && c.Network != "tcp" {
 		return c, fmt.Errorf("nbd: no network %q: there are unix and tcp", c.Network)
 	}
-	if len(c.Export) > maxName {
-		return c, fmt.Errorf("nbd: the name of the export has %d bytes: the protocol allows %d", len(c.Export), maxName)
+	if len(c.Export) > client.MaxName {
+		return c, fmt.Errorf("nbd: the name of the export has %d bytes: the protocol allows %d", len(c.Export), client.MaxName)
 	}
 	if c.Connections == 0 {
 		c.Connections = 1
@@ -139,7 +141,7 @@ func Connect(ctx context.Context, cfg Config) (*Device, error) {
 		events.close()
 		return nil, err
 	}
-	d := &Device{cfg: cfg, export: e, events: events, links: links, Size: int64(e.bytes()), ReadOnly: cfg.ReadOnly || e.flags&flagReadOnly != 0}
+	d := &Device{cfg: cfg, export: e, events: events, links: links, Size: e.bytes(), ReadOnly: cfg.ReadOnly || e.Flags&client.FlagReadOnly != 0}
 	if d.index, err = k.connect(index, cfg, e, links); err == nil {
 		d.Path = devicePath(d.index)
 		if err = appears(ctx, d.Path); err != nil {

@@ -1,15 +1,15 @@
 package attach
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-478a8fee/platter/nbd/client"
 )
 
 // open opens n connections that are past the handshake. They must agree about
@@ -33,7 +33,7 @@ func (c Config) open(ctx context.Context, n int) (links []*os.File, e export, er
 		if got != e {
 			return links, e, errChanged(e, got)
 		}
-		if n > 1 && e.flags&flagCanMultiConn == 0 {
+		if n > 1 && e.Flags&client.FlagCanMultiConn == 0 {
 			return links, e, fmt.Errorf("nbd: the server does not say that several connections to this export see the same (CAN_MULTI_CONN): use one connection: %w", errors.ErrUnsupported)
 		}
 	}
@@ -43,7 +43,7 @@ func (c Config) open(ctx context.Context, n int) (links []*os.File, e export, er
 // errChanged says that an export is not what it was.
 func errChanged(was, is export) error {
 	return fmt.Errorf("nbd: the export was of %d bytes with flags %#x and is of %d bytes with flags %#x: it is another disk; detach it and attach again",
-		was.size, was.flags, is.size, is.flags)
+		was.Size, was.Flags, is.Size, is.Flags)
 }
 
 // dial opens one connection and enters the export.
@@ -51,21 +51,16 @@ func (c Config) dial(ctx context.Context) (*os.File, export, error) {
 	within, cancel := context.WithTimeoutCause(ctx, c.HandshakeTimeout,
 		fmt.Errorf("nbd: the server has not finished the handshake within %v: is there an NBD server at %s?", c.HandshakeTimeout, c.Address))
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(within, c.Network, c.Address)
+	conn, told, err := client.Connect(within, client.Target{Network: c.Network, Address: c.Address, Export: c.Export}, nil)
+	if errors.Is(err, client.ErrTLS) {
+		err = errTLS
+	}
 	if err != nil {
-		if cause := context.Cause(within); cause != nil {
-			return nil, export{}, cause
-		}
-		return nil, export{}, fmt.Errorf("nbd: cannot reach the server: %w; is the gateway running, and does it listen there?", err)
+		return nil, export{}, err
 	}
 	defer conn.Close() // the kernel gets a duplicate
-	stop := context.AfterFunc(within, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	e, err := handshake(conn, c.Export)
-	if !stop() {
-		return nil, e, cmp.Or(context.Cause(within), err)
-	}
-	if err != nil {
+	e := export(told)
+	if err := e.check(); err != nil {
 		return nil, e, err
 	}
 	f, err := duplicate(conn)

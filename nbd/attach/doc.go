@@ -1,13 +1,14 @@
 // Package attach connects an export to a kernel /dev/nbd device.
 //
-// [Connect] does the handshake with the server, one connection after the
-// other, and hands the sockets to the kernel's nbd module by generic netlink.
-// From then on the kernel speaks to the server; this process moves no data.
-// What is left to it is [Device.Keep]: when a connection breaks, because the
-// server is restarted for example, the kernel holds the requests back, and
-// Keep opens a new connection and gives it to the kernel, which repeats them.
-// Who uses the device sees a pause and no error, if the server is back within
-// Config.DeadConnTimeout. Without Keep a broken connection stays broken.
+// [Connect] does the handshake with the server, by package client, one
+// connection after the other, and hands the sockets to the kernel's nbd module
+// by generic netlink. From then on the kernel speaks to the server; this
+// process moves no data. What is left to it is [Device.Keep]: when a connection
+// breaks, because the server is restarted for example, the kernel holds the
+// requests back, and Keep opens a new connection and gives it to the kernel,
+// which repeats them. Who uses the device sees a pause and no error, if the
+// server is back within Config.DeadConnTimeout. Without Keep a broken
+// connection stays broken.
 //
 // # What the kernel does
 //

@@ -13,6 +13,8 @@ import (
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
+
+	"github.com/seed-478a8fee/platter/nbd/client"
 )
 
 // The numbers of linux/nbd-netlink.h, in its words.
@@ -159,12 +161,12 @@ func connectRequest(index int64, cfg Config, e export, links []*os.File) ([]byte
 	if index != anyDevice {
 		enc.Uint32(attrIndex, uint32(index))
 	}
-	flags := e.flags & kernelFlags
+	flags := e.Flags & kernelFlags
 	if cfg.ReadOnly {
-		flags |= flagReadOnly
+		flags |= client.FlagReadOnly
 	}
-	enc.Uint64(attrSize, e.bytes())
-	enc.Uint64(attrBlockSize, e.sectorSize())
+	enc.Uint64(attrSize, uint64(e.bytes()))
+	enc.Uint64(attrBlockSize, uint64(e.sectorSize()))
 	enc.Uint64(attrTimeout, seconds(cfg.Timeout))
 	enc.Uint64(attrDeadTimeout, seconds(cfg.DeadConnTimeout))
 	enc.Uint64(attrServerFlags, uint64(flags))

@@ -25,7 +25,7 @@ func TestConnectRequest(t *testing.T) {
 		links = append(links, f)
 	}
 	cfg := configured(t, Config{Network: "tcp", Address: "h:1", Export: "secret", ReadOnly: true, Timeout: 1500 * time.Millisecond, DisconnectOnClose: true})
-	data, err := connectRequest(7, cfg, export{size: 1<<20 + 513, flags: 0xffff, minimum: 4096}, links)
+	data, err := connectRequest(7, cfg, export{Size: 1<<20 + 513, Flags: 0xffff, Minimum: 4096}, links)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestConnectRequest(t *testing.T) {
 	if other := configured(t, Config{Network: "tcp", Address: "h:1", Export: "other"}); other.identity() == name {
 		t.Error("two exports have one identity")
 	}
-	data, err = connectRequest(anyDevice, cfg, export{size: 1 << 20, flags: 1}, links)
+	data, err = connectRequest(anyDevice, cfg, export{Size: 1 << 20, Flags: 1}, links)
 	if _, has := messageIndex(genetlink.Message{Data: data}); err != nil || has {
 		t.Errorf("any device is a certain one: %v", err)
 	}

@@ -3,39 +3,24 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
-	"strings"
+
+	"github.com/seed-478a8fee/platter/nbd/client"
 )
 
 // Parse reads an NBD URI, such as "nbd://127.0.0.1/NAME" or
 // "nbd+unix:///NAME?socket=/run/platter/nbd.sock", into Network, Address and
 // Export. What it says in errors does not hold the name.
 func Parse(uri string) (Config, error) {
-	u, err := url.Parse(uri)
+	t, err := client.ParseURI(uri)
+	if err == nil && t.TLS {
+		err = errTLS
+	}
 	if err != nil {
-		return Config{}, errors.New("nbd: that is no NBD URI: they look like nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH")
+		return Config{}, err
 	}
-	c := Config{Export: strings.TrimPrefix(u.Path, "/")}
-	switch u.Scheme {
-	case "nbd":
-		port := u.Port()
-		if port == "" {
-			port = "10809"
-		}
-		c.Network, c.Address = "tcp", net.JoinHostPort(u.Hostname(), port)
-		if u.Hostname() == "" {
-			return Config{}, errors.New("nbd: the NBD URI names no host: it looks like nbd://HOST:PORT/NAME")
-		}
-	case "nbd+unix":
-		c.Network, c.Address = "unix", u.Query().Get("socket")
-		if c.Address == "" {
-			return Config{}, errors.New("nbd: the NBD URI names no socket: it looks like nbd+unix:///NAME?socket=PATH")
-		}
-	case "nbds", "nbds+unix":
-		return Config{}, &refusal{code: repErrTLSReqd}
-	default:
-		return Config{}, fmt.Errorf("nbd: no NBD URI starts with %q: they look like nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH", u.Scheme+":")
-	}
-	return c, nil
+	return Config{Network: t.Network, Address: t.Address, Export: t.Export}, nil
 }
+
+var errTLS = fmt.Errorf("nbd: the server wants TLS, which the kernel cannot speak: attach over the unix socket, or over TCP on loopback "+
+	"or through a tunnel of the network (WireGuard, IPsec); or use nbd-client with -cacertfile, -certfile and -keyfile, "+
+	"which does TLS in a process of its own and does not reconnect: %w", errors.ErrUnsupported)

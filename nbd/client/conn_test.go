@@ -1,10 +1,10 @@
-package nbdclient
+package client
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"net"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/nbd"
+	"github.com/seed-478a8fee/platter/nbd/nbdtest"
 )
 
 // shelf has one export, and one that nobody may have.
@@ -34,14 +35,19 @@ func (shelf) List(context.Context, nbd.Client) iter.Seq2[nbd.Info, error] {
 	return func(func(nbd.Info, error) bool) {}
 }
 
-func serve(t *testing.T, data []byte) string {
+// serve starts our server on a socket, or on a port of this machine with TLS,
+// and returns its address.
+func serve(t *testing.T, cfg nbd.Config) string {
 	t.Helper()
-	s, err := nbd.New(nbd.Config{Exports: shelf{data}})
+	s, err := nbd.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
+	network, addr := "unix", filepath.Join(t.TempDir(), "s")
+	if cfg.TLS != nil {
+		network, addr = "tcp", "127.0.0.1:0"
+	}
+	l, err := net.Listen(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +58,12 @@ func serve(t *testing.T, data []byte) string {
 			t.Error(err)
 		}
 	})
-	return path
+	return l.Addr().String()
 }
 
 func TestRead(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)
-	path := serve(t, data)
+	path := serve(t, nbd.Config{Exports: shelf{data}})
 	target, err := ParseURI("nbd+unix:///disk?socket=" + path)
 	if err != nil {
 		t.Fatal(err)
@@ -95,20 +101,18 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestHostileServers: what a server says is bounded in size and time.
-func TestHostileServers(t *testing.T) {
-	hello := "NBDMAGICIHAVEOPT\x00\x03"
-	reply := func(kind, n string) string { return "\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x07" + kind + n }
-	for name, c := range map[string]struct{ says, want string }{
-		"no NBD":        {strings.Repeat("HTTP/1.1", 3), "no NBD server"},
-		"old style":     {"NBDMAGICIHAVEOPT\x00\x00", "no NBD server"},
-		"huge reply":    {hello + reply("\x00\x00\x00\x03", "\xff\xff\xff\xff"), "malformed"},
-		"other option":  {hello + strings.Replace(reply("\x00\x00\x00\x01", "\x00\x00\x00\x00"), "\x07", "\x08", 1), "malformed"},
-		"no size":       {hello + reply("\x00\x00\x00\x01", "\x00\x00\x00\x00"), "told no size"},
-		"never ends":    {hello + strings.Repeat(reply("\x00\x00\x00\x03", "\x00\x00\x00\x00"), 1001), "come to an end"},
-		"hangs up":      {hello, "no reply"},
-		"wants TLS":     {hello + reply("\x80\x00\x00\x05", "\x00\x00\x00\x00"), "wants TLS"},
-		"negative size": {hello + reply("\x00\x00\x00\x03", "\x00\x00\x00\x0c") + "\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x01" + reply("\x00\x00\x00\x01", "\x00\x00\x00\x00"), "told no size"},
+// TestBadServers dials servers that stop at some point of the handshake, or
+// never do.
+func TestBadServers(t *testing.T) {
+	info := answer(repInfo, nil)
+	for name, c := range map[string]struct {
+		says []byte
+		want string
+	}{
+		"no NBD":     {[]byte(strings.Repeat("HTTP/1.1", 3)), "no NBD server"},
+		"never ends": {append(greeting(3), bytes.Repeat(info, 1000)...), "more than 32 replies"},
+		"hangs up":   {greeting(3), "does not answer"},
+		"wants TLS":  {append(greeting(3), answer(repErrTLSReqd, nil)...), "wants TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -122,7 +126,7 @@ func TestHostileServers(t *testing.T) {
 					return
 				}
 				defer nc.Close()
-				fmt.Fprint(nc, c.says)
+				nc.Write(c.says)
 				nc.(*net.UnixConn).CloseWrite()
 				nc.SetReadDeadline(time.Now().Add(5 * time.Second))
 				for buf := make([]byte, 1024); err == nil; {
@@ -134,6 +138,38 @@ func TestHostileServers(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// TestTLS reads over TLS from a server that takes nothing else.
+func TestTLS(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 64)
+	ca := nbdtest.NewAuthority(t, "an authority")
+	target := Target{Network: "tcp", Export: "disk"}
+	target.Address = serve(t, nbd.Config{Exports: shelf{data}, TLS: ca.Server(t, tls.NoClientCert), TLSRequired: true})
+	if _, err := Dial(t.Context(), target, nil); !errors.Is(err, ErrTLS) {
+		t.Errorf("without TLS: %v", err)
+	}
+	target.TLS, target.Host = true, "localhost"
+	if _, err := Dial(t.Context(), target, nil); err == nil || !strings.Contains(err.Error(), "TLS with the server") {
+		t.Errorf("from an authority that is not known: %v", err)
+	}
+	conf, err := LoadTLS(ca.Folder(t, "client", nbdtest.Subject{Name: "a client"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), target, conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := make([]byte, 100)
+	if err := c.ReadAt(t.Context(), p, 10); err != nil || !bytes.Equal(p, data[10:110]) {
+		t.Errorf("read: %v", err)
+	}
+	target.Network, target.Address = "unix", serve(t, nbd.Config{Exports: shelf{data}})
+	if _, err := Dial(t.Context(), target, conf); err == nil || !strings.Contains(err.Error(), "refuses TLS") {
+		t.Errorf("a server without TLS: %v", err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package nbdclient
+package client
 
 import (
 	"crypto/tls"
