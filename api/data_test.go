@@ -269,7 +269,7 @@ func TestExpect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		fmt.Fprintf(conn, "PUT /v2/images/%s HTTP/1.1\r\nHost: gateway\r\n%s\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", path, octets)
 		line, err := bufio.NewReader(conn).ReadString('\n')
 		if !strings.HasPrefix(line, "HTTP/1.1 "+want) {

@@ -270,9 +270,9 @@ func TestManyImages(t *testing.T) {
 		want  int
 		args  []string
 	}{
-		{10 * time.Second, count, []string{"ls", "-f", filepath.Join(dir, "by-id")}},
-		{30 * time.Second, count, []string{"ls", "-l", filepath.Join(dir, "by-id")}},
-		{10 * time.Second, count, []string{"ls", "-f", filepath.Join(dir, "by-name")}},
+		{2 * time.Minute, count, []string{"ls", "-f", filepath.Join(dir, "by-id")}},
+		{5 * time.Minute, count, []string{"ls", "-l", filepath.Join(dir, "by-id")}},
+		{2 * time.Minute, count, []string{"ls", "-f", filepath.Join(dir, "by-name")}},
 	} {
 		start := time.Now()
 		out := run(t, c.args[0], c.args[1:]...)
@@ -292,7 +292,7 @@ func TestManyImages(t *testing.T) {
 	}
 	each := time.Since(start) / lookups
 	t.Logf("lookup of by-id/ID/image.json: %v", each)
-	if each > 5*time.Millisecond {
+	if each > 50*time.Millisecond {
 		t.Errorf("a lookup takes %v", each)
 	}
 }
@@ -364,7 +364,7 @@ func TestCrashed(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("mounted")
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Minute)
 		return
 	}
 	lib, images := shelfOf(t, "debian")

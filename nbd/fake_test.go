@@ -235,7 +235,7 @@ func serve(t testing.TB, change ...func(*nbd.Config)) *aServer {
 	served := make(chan error, 1)
 	go func() { served <- a.Serve(context.Background(), l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := a.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -258,7 +258,7 @@ func (a *aServer) dial(t testing.TB) *nbdtest.Client {
 		t.Fatal(err)
 	}
 	nc := c.Conn
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(time.Minute))
 	t.Cleanup(func() { nc.Close() }) // and does not keep c
 	return c
 }
@@ -338,7 +338,7 @@ func dialRaw(t testing.TB, a *aServer) *nbdtest.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(time.Minute))
 	t.Cleanup(func() { nc.Close() })
 	return nbdtest.New(nc)
 }

@@ -29,7 +29,7 @@ func talkTo(t *testing.T, secure *tls.Config, input []byte) []byte {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(context.Background(), l) }()
 	c := l.dial()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	go func() {
 		defer c.Close()
 		c.Write(input)
@@ -49,7 +49,7 @@ func talkTo(t *testing.T, secure *tls.Config, input []byte) []byte {
 		}
 	}
 	c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func FuzzState(f *testing.F) {
 		c.Write([]byte{1, 2, 3})
 	}
 	time.Sleep(5 * time.Millisecond)
-	for _, h := range a.suspend(f, time.Second) {
+	for _, h := range a.suspend(f, 10*time.Second) {
 		f.Add(h.State[:len(h.State)-4])
 		h.Conn.Close()
 	}
@@ -174,7 +174,7 @@ func FuzzState(f *testing.F) {
 		mine, theirs := net.Pipe()
 		b.Resume(t.Context(), mine, state)
 		theirs.Close()
-		for deadline := time.Now().Add(5 * time.Second); len(b.Conns()) > 0; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); len(b.Conns()) > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("the connection does not end")
 			}

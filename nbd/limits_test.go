@@ -191,13 +191,13 @@ func TestShutdownOfTheDeaf(t *testing.T) {
 		}
 	}
 	time.Sleep(50 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	start := time.Now()
 	if err := a.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("it took %v", d)
 	}
 }
@@ -354,7 +354,7 @@ func TestSilenceGivesWay(t *testing.T) {
 func TestTrickle(t *testing.T) {
 	a := serve(t, func(cfg *nbd.Config) {
 		cfg.MaxRequest, cfg.MaxInFlightBytes, cfg.MaxInFlightTotal = 1<<20, 4<<20, 8<<20
-		cfg.StallTimeout = 300 * time.Millisecond
+		cfg.StallTimeout = time.Second
 	})
 	for range 12 {
 		w := a.simple(t, "rw")
@@ -367,7 +367,7 @@ func TestTrickle(t *testing.T) {
 	}
 	time.Sleep(20 * time.Millisecond)
 	c := a.enter(t, "rw")
-	c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c.Conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Read(0, 1<<20, 0); err != nil {
 		t.Fatalf("a large request is never served: %v", err)
 	}
@@ -400,7 +400,7 @@ func TestSlowReader(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if d := time.Since(start); d > 2*time.Second {
+		if d := time.Since(start); d > 20*time.Second {
 			t.Errorf("reads of %d bytes not taken: others took %v", n, d)
 		}
 		if n := sent.Load(); n == 20_000 {
@@ -413,9 +413,26 @@ func TestSlowReader(t *testing.T) {
 // TestHoarders has clients that use up the memory of all, and looks that
 // small requests go on, and large ones once the hoarders are cut off.
 func TestHoarders(t *testing.T) {
+	c := amongHoarders(t, time.Hour) // who waits for their end waits in vain
+	for range 20 {
+		if _, err := c.Read(0, 64<<10, 0); err != nil {
+			t.Fatal("a small request: ", err)
+		}
+		if err := c.WriteAt(make([]byte, 64<<10), 0, 0); err != nil {
+			t.Fatal("a small request: ", err)
+		}
+	}
+	c = amongHoarders(t, time.Second)
+	if _, err := c.Read(0, 1<<20, 0); err != nil {
+		t.Fatal("a large request: ", err)
+	}
+}
+
+// amongHoarders returns a client of a server whose memory others have taken.
+func amongHoarders(t *testing.T, stall time.Duration) *nbdtest.Client {
 	a := serve(t, func(cfg *nbd.Config) {
 		cfg.MaxRequest, cfg.MaxInFlightBytes, cfg.MaxInFlightTotal = 1<<20, 4<<20, 8<<20
-		cfg.StallTimeout = time.Second
+		cfg.StallTimeout = stall
 	})
 	a.disk.mark(0, diskSize, 0)
 	for range 4 {
@@ -428,24 +445,8 @@ func TestHoarders(t *testing.T) {
 	}
 	time.Sleep(20 * time.Millisecond)
 	c := a.enter(t, "rw")
-	start := time.Now()
-	for range 20 {
-		if _, err := c.Read(0, 64<<10, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.WriteAt(make([]byte, 64<<10), 0, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d := time.Since(start); d > 900*time.Millisecond {
-		t.Errorf("small requests took %v", d)
-	}
-	if _, err := c.Read(0, 1<<20, 0); err != nil {
-		t.Fatal(err)
-	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("a large request took %v", d)
-	}
+	c.Conn.SetDeadline(time.Now().Add(time.Minute))
+	return c
 }
 
 // TestConfig looks at limits that cannot be.

@@ -40,7 +40,7 @@ func dialTCP(t testing.TB, addr string) *nbdtest.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c.Conn.SetDeadline(time.Now().Add(time.Minute))
 	t.Cleanup(func() { c.Conn.Close() })
 	return c
 }

@@ -56,7 +56,7 @@ func flat(data []byte, etag string) http.HandlerFunc {
 // open opens a store whose base is a local server.
 func open(t *testing.T, base string, change func(*web.Config)) *web.Store {
 	t.Helper()
-	cfg := web.Config{Base: base, AllowPrivate: true, SpoolDir: t.TempDir(), Timeout: 2 * time.Second}
+	cfg := web.Config{Base: base, AllowPrivate: true, SpoolDir: t.TempDir(), Timeout: time.Minute}
 	if change != nil {
 		change(&cfg)
 	}
@@ -259,13 +259,14 @@ func TestSilence(t *testing.T) {
 			return
 		}
 		file(storetest.Bytes(1, 1000))(w, r)
-	}), func(c *web.Config) { c.Timeout = 50 * time.Millisecond })
+	}), nil)
 	defer close(end)
 	o, err := s.Open(t.Context(), "k")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer o.Close()
+	s.Impatient(50 * time.Millisecond)
 	hang.Store(true)
 	if err := o.ReadAt(t.Context(), make([]byte, 10), 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a silent server = %v", err)
@@ -359,7 +360,7 @@ func TestGate(t *testing.T) {
 		}
 		return nil, fmt.Errorf("no such host %s", host)
 	}
-	cfg := web.Config{Allow: []string{"*"}, Resolve: names, Timeout: time.Second}
+	cfg := web.Config{Allow: []string{"*"}, Resolve: names, Timeout: time.Minute}
 	s, err := web.Open(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func (f *fake) config() s3.Config {
 	return s3.Config{
 		Endpoint: f.URL, Bucket: fakeBucket, AccessKey: "key", SecretKey: "secret", Region: "us-east-1",
-		PartSize: 5 * mib, Timeout: 2 * time.Second, Retry: 2 * time.Second,
+		PartSize: 5 * mib, Timeout: time.Minute, Retry: time.Minute,
 	}
 }
 
@@ -174,9 +174,7 @@ func TestDeleteFreesUploads(t *testing.T) {
 // TestMemoryIsBounded: a writer waits while its parts do not get through.
 func TestMemoryIsBounded(t *testing.T) {
 	f := newFake(t)
-	cfg := f.config()
-	cfg.Timeout = time.Minute
-	s := f.openWith(cfg)
+	s := f.open()
 	stop := make(chan struct{})
 	f.set(func(f *fake) { f.before = parts(untilClosed(stop)) })
 	w, err := s.Create(t.Context(), "k", -1)
@@ -195,16 +193,17 @@ func TestMemoryIsBounded(t *testing.T) {
 			wrote <- i + 1
 		}
 	}()
-	most := 0
-	for quiet := false; !quiet; {
+	for range 25 { // four parts of 5 MiB on their way and one that is filled
 		select {
-		case most = <-wrote:
-		case <-time.After(300 * time.Millisecond):
-			quiet = true
+		case <-wrote:
+		case <-time.After(time.Minute):
+			t.Fatal("less than 25 MiB were taken")
 		}
 	}
-	if most != 25 { // four parts of 5 MiB on their way and one that is filled
-		t.Errorf("%d MiB were taken while no part got through, want 25", most)
+	select {
+	case n := <-wrote:
+		t.Errorf("%d MiB were taken while no part got through, want 25", n)
+	case <-time.After(300 * time.Millisecond):
 	}
 	close(stop)
 	for range wrote {

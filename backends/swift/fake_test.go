@@ -60,7 +60,7 @@ func newFake(t *testing.T) *fake {
 
 func (f *fake) config() swift.Config {
 	return swift.Config{AuthURL: f.URL + "/auth/v1.0", User: "a:u", Key: "secret", Container: "images",
-		Timeout: 2 * time.Second, Retry: 5 * time.Second}
+		Timeout: time.Minute, Retry: time.Minute}
 }
 
 // open opens a store; change, if not nil, changes its Config.

@@ -15,7 +15,7 @@ import (
 )
 
 // slow is how long anything may take that is expected to happen.
-const slow = 20 * time.Second
+const slow = time.Minute
 
 func commit(t testing.TB, kv catalog.KV, ops ...catalog.Op) int64 {
 	t.Helper()

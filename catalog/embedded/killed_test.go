@@ -66,7 +66,7 @@ func TestKilled(t *testing.T) {
 
 // killAfter lets a process create n images, and kills it while it goes on.
 func killAfter(t *testing.T, dir string, n int) (created []string) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), "PLATTER_TEST_WRITE_INTO="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -98,6 +98,17 @@ func killAfter(t *testing.T, dir string, n int) (created []string) {
 	return created
 }
 
+// slow tells whether a line is about a machine that is slow just now, of which
+// etcd warns rightly.
+func slow(line string) bool {
+	for _, what := range []string{"took too long", "slow fdatasync", "overloaded", "took longer"} {
+		if strings.Contains(line, what) {
+			return true
+		}
+	}
+	return false
+}
+
 // TestQuiet checks that a start, a restart and a stop say nothing that would
 // worry an operator.
 func TestQuiet(t *testing.T) {
@@ -119,7 +130,9 @@ func TestQuiet(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if log.Len() > 0 {
-		t.Errorf("the log says\n%s", log.String())
+	for line := range strings.Lines(log.String()) {
+		if !slow(line) {
+			t.Errorf("the log says %s", line)
+		}
 	}
 }

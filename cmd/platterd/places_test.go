@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
@@ -31,7 +32,9 @@ func distant(name string, open func(ctx context.Context) (backends.Store, error)
 
 // TestStores tells of a store that is well, of one that is away and of one that
 // hangs, without waiting for it.
-func TestStores(t *testing.T) {
+func TestStores(t *testing.T) { synctest.Test(t, testStores) }
+
+func testStores(t *testing.T) {
 	ps := &places{byName: "away", stores: []*place{
 		distant("away", func(context.Context) (backends.Store, error) {
 			return nil, errors.New("nobody listens")

@@ -24,7 +24,7 @@ import (
 // ended waits until a task has ended.
 func (r *rig) ended(id string) catalog.Task {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		task, err := r.cat.Task(context.Background(), id)
 		if err != nil {
 			r.t.Fatal(err)

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // successor does what a test wants of the new process.
 func successor(dir, does string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	p, err := Ask(ctx, dir, "new")
 	if err != nil {
@@ -134,7 +134,7 @@ func wantSaid(t *testing.T, theirs []*net.UnixConn, state func(i int) []byte) {
 	t.Helper()
 	for i, c := range theirs {
 		want := state(i)
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		got := make([]byte, len(want))
 		for n := 0; n < len(got); {
 			more, err := c.Read(got[n:])
