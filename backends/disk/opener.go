@@ -3,7 +3,7 @@
 // A stack is an object of a store, the format inside it, and the stack
 // beneath that it is laid over, if the Spec says so: every layer a Reader on
 // a Reader. However many users a disk has, it is built once; the Opener counts
-// the users and closes what it opened after the last.
+// the users and closes what it opened after the last, or a moment later.
 //
 // What lies beneath an image is what its Spec says, never what its header
 // says. An image that claims a backing file and has no Base reads as zeros
@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
@@ -68,6 +69,11 @@ type Config struct {
 	// Traces keeps in which order far objects are read first. nil: nobody.
 	Traces Traces
 
+	// Keep is how long a disk that is a file on this machine stays open after
+	// its last View is closed, for who opens it next. A file that is deleted
+	// meanwhile takes its space for so long. Default: not at all.
+	Keep time.Duration
+
 	// Logger hears of broken contracts and of errors of closing.
 	// Default: silence.
 	Logger *slog.Logger
@@ -89,6 +95,11 @@ type Opener struct {
 	end    context.CancelFunc
 
 	tracings map[*tracing]bool
+
+	keepFor  time.Duration
+	kept     []kept // guarded by mu, like the next; those kept longest come first
+	sweeping bool   // sweep will be called
+	sweeper  *time.Timer
 }
 
 // New returns an Opener.
@@ -101,7 +112,7 @@ func New(cfg Config) *Opener {
 	}
 	o := &Opener{
 		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack), tracings: make(map[*tracing]bool),
-		cache: cfg.Cache, traces: cfg.Traces,
+		cache: cfg.Cache, traces: cfg.Traces, keepFor: cfg.Keep,
 		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
 	}
 	o.life, o.end = context.WithCancel(context.Background())
@@ -159,14 +170,16 @@ func (o *Opener) join(ctx context.Context, spec Spec) (*stack, error) {
 	if o.closed {
 		return nil, fmt.Errorf("open disk %s: %w", spec.Key, fs.ErrClosed)
 	}
-	if s := o.stacks[spec.Key]; s != nil {
+	if s := o.stacks[spec.Key]; s != nil && !o.outdated(s, spec) {
 		if !s.is(spec) {
-			return nil, fmt.Errorf("open disk %s: it is open as %s, not as %s: %w", spec.Key, s.text, describe(spec), fs.ErrInvalid)
+			return nil, fmt.Errorf("open disk %s: it is open as %s, not as %s: %w", spec.Key, describe(s.spec), describe(spec), fs.ErrInvalid)
 		}
-		s.users++
+		if s.users++; s.users == 1 {
+			o.reuse(s)
+		}
 		return s, nil
 	}
-	s := &stack{key: spec.Key, text: describe(spec), users: 1, built: make(chan struct{})}
+	s := &stack{key: spec.Key, spec: spec, since: time.Now(), users: 1, built: make(chan struct{})}
 	o.stacks[spec.Key] = s
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(o.life, cancel)
@@ -190,12 +203,21 @@ func (o *Opener) forget(s *stack) {
 	}
 }
 
-// leave counts one user less and closes the stack after the last. It does not
-// wait for a build that nobody waits for any more.
+// leave counts one user less and closes the stack after the last, unless it is
+// kept. It does not wait for a build that nobody waits for any more.
 func (o *Opener) leave(s *stack) error {
 	o.mu.Lock()
 	s.users--
 	last := s.users == 0
+	if last {
+		if ok, gone := o.keep(s); ok {
+			o.mu.Unlock()
+			if gone != nil {
+				o.close(gone)
+			}
+			return nil
+		}
+	}
 	if last && o.stacks[s.key] == s {
 		delete(o.stacks, s.key)
 	}
@@ -229,9 +251,13 @@ func (o *Opener) Close() error {
 	for t := range o.tracings {
 		t.cancel()
 	}
+	gone := o.drop(len(o.kept))
 	o.mu.Unlock()
 	o.end()
 	o.builds.Wait()
+	for _, s := range gone {
+		o.close(s)
+	}
 	var open []string
 	for _, s := range o.List() {
 		open = append(open, s.Key)
@@ -248,12 +274,15 @@ type Info struct {
 	Users int // open views, and disks that lie on it
 }
 
-// List returns the open disks in the order of their keys.
+// List returns the disks that are in use, in the order of their keys.
 func (o *Opener) List() []Info {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var list []Info
 	for _, s := range o.stacks {
+		if s.users == 0 {
+			continue // only kept
+		}
 		list = append(list, Info{Key: s.key, Users: s.users})
 	}
 	slices.SortFunc(list, func(a, b Info) int { return strings.Compare(a.Key, b.Key) })
@@ -275,6 +304,7 @@ func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
 		return err
 	}
 	s.r = o.checked(object, spec.Key+" object")
+	s.near = near(object) && spec.Base == nil
 	if spec.Format != "" && spec.Format != "raw" {
 		if s.r, err = o.decode(ctx, s.r, spec); err != nil {
 			return err

@@ -3,6 +3,8 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 )
@@ -10,11 +12,15 @@ import (
 // A stack is one built disk.
 type stack struct {
 	key   string
-	text  string        // what it was built from, to find out two Specs of one Key
+	spec  Spec          // what it was built from, to find out two Specs of one Key
+	since time.Time     // when that began
 	users int           // guarded by the Opener
 	built chan struct{} // closed once the rest is there
 
+	failed atomic.Bool // a read has: whoever comes next has it built anew
+
 	r      block.Reader
+	near   bool           // it may be kept
 	opened []func() error // how to close what was opened, in the order of opening
 	err    error
 }
@@ -38,7 +44,26 @@ func (s *stack) close() error {
 	return errors.Join(errs...)
 }
 
-func (s *stack) is(spec Spec) bool { return s.text == describe(spec) }
+// is reports whether the stack was built from spec, or would be the same.
+func (s *stack) is(spec Spec) bool {
+	for a, b := &s.spec, &spec; ; a, b = a.Base, b.Base {
+		if a == nil || b == nil {
+			return a == b
+		}
+		if a.Key != b.Key || a.Object != b.Object || a.Format != b.Format || a.generation() != b.generation() {
+			return false
+		}
+	}
+}
+
+// generation names the bytes of a far object; those of a near one have no
+// name.
+func (spec *Spec) generation() string {
+	if spec.Far == nil {
+		return ""
+	}
+	return spec.Far.Generation
+}
 
 // describe says in words what a Spec is made of.
 func describe(spec Spec) string {

@@ -29,7 +29,11 @@ func (v *View) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if v.closed.Load() {
 		return v.gone("read")
 	}
-	return v.r.ReadAt(ctx, p, off)
+	err := v.r.ReadAt(ctx, p, off)
+	if err != nil && ctx.Err() == nil {
+		v.stack.failed.Store(true)
+	}
+	return err
 }
 
 // Extent describes the run that starts at off.
@@ -65,7 +69,7 @@ func (v *View) Prefetch(ctx context.Context, off, n int64) error {
 }
 
 // Close ends the use of the disk. Reads must have returned. The disk itself is
-// closed with the last View of it.
+// closed with the last View of it, or a moment later.
 func (v *View) Close() error {
 	if v.closed.Swap(true) {
 		return v.gone("close")

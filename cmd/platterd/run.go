@@ -29,6 +29,10 @@ import (
 // heard.
 const lookEvery = 10 * time.Second
 
+// keepDisks is how long a disk that is a file here stays open for the next
+// client. To open it costs as much as the rest of a connection.
+const keepDisks = time.Second
+
 // A gateway is everything of one platterd. Its parts are opened from the
 // bottom up and closed from the top down.
 type gateway struct {
@@ -109,7 +113,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.opener = disk.New(disk.Config{ClusterCache: clusterCache(g.cfg.Cache), Cache: g.places.cache, Traces: traces{g.catalog}, Logger: g.log})
+	g.opener = disk.New(disk.Config{ClusterCache: clusterCache(g.cfg.Cache), Cache: g.places.cache, Traces: traces{g.catalog}, Keep: keepDisks, Logger: g.log})
 	reserve := localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))
 	g.exports, err = exports.New(exports.Config{
 		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Ingest: g.ingest,
