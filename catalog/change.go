@@ -20,14 +20,16 @@ type kind[T any] struct {
 // get answers from memory.
 func get[T any](c *Catalog, k kind[T], id string) (T, error) {
 	var v T
-	err := fmt.Errorf("%s %s: %w", k.name, id, fs.ErrNotExist)
+	var found bool
+	var err error
 	c.store.read(func(s *state) {
-		if have, _, ok := k.cached(s, id); ok {
-			v, err = have, nil
-		} else if bad := s.broken[k.prefix+id]; bad != nil {
-			err = bad
+		if v, _, found = k.cached(s, id); !found {
+			err = s.broken[k.prefix+id]
 		}
 	})
+	if !found && err == nil {
+		err = fmt.Errorf("%s %s: %w", k.name, id, fs.ErrNotExist)
+	}
 	return v, err
 }
 

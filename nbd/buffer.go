@@ -27,6 +27,7 @@ type buffer struct {
 type pools struct {
 	free     [classes]sync.Pool
 	requests sync.Pool
+	inputs   sync.Pool // what connections have of their own
 }
 
 // get returns an empty buffer with room for n bytes of data and the headers
@@ -77,6 +78,14 @@ func (b *buffer) uncounted() int {
 
 // room returns how many bytes fit without growing the memory.
 func (b *buffer) room() int { return cap(b.data) - len(b.data) }
+
+// input returns memory for what a client sends.
+func (p *pools) input() []byte {
+	if b, ok := p.inputs.Get().(*[smallInput]byte); ok {
+		return b[:]
+	}
+	return make([]byte, smallInput)
+}
 
 // request returns an empty request.
 func (p *pools) request() *request {

@@ -37,7 +37,7 @@ type input struct {
 // start makes the input that of a socket.
 func (in *input) start(nc net.Conn, p *pools) {
 	in.from, in.pools = nc, p
-	in.own = make([]byte, smallInput)
+	in.own = p.input()
 	in.buf = in.own
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -137,6 +137,13 @@ func (in *input) tryRead(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// end gives all memory back. Nothing is read any more.
+func (in *input) end() {
+	in.giveBack()
+	in.pools.inputs.Put((*[smallInput]byte)(in.own))
+	in.own, in.buf = nil, nil
 }
 
 // borrow makes the memory large, keeping what is at hand.

@@ -41,7 +41,11 @@ func (c *conn) ask(name string) (e Export, err error) {
 	defer c.asking.Store(false)
 	start := time.Now()
 	if c.asked++; c.asked <= maxAsked {
-		defer func() { c.extend(time.Since(start)) }() // which was ours, not the client's
+		defer func() { // the time was ours, not the client's
+			if took := time.Since(start); took > time.Millisecond {
+				c.extend(took)
+			}
+		}()
 	}
 	return c.s.cfg.Exports.Open(c.ctx, c.client, name)
 }

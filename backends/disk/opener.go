@@ -129,11 +129,13 @@ func (o *Opener) Open(ctx context.Context, spec Spec) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-s.built:
-	case <-ctx.Done():
-		o.leave(s)
-		return nil, fmt.Errorf("open disk %s: %w", spec.Key, ctx.Err())
+	if !s.isBuilt() {
+		select {
+		case <-s.built:
+		case <-ctx.Done():
+			o.leave(s)
+			return nil, fmt.Errorf("open disk %s: %w", spec.Key, ctx.Err())
+		}
 	}
 	if s.err != nil {
 		o.leave(s)

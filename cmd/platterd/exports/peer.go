@@ -87,7 +87,7 @@ func PeerConn(c net.Conn) net.Conn {
 // all that a UnixConn can do.
 type peerConn struct {
 	*net.UnixConn
-	addr PeerAddr
+	addr net.Addr // a PeerAddr
 }
 
 // RemoteAddr returns who is at the other end.
