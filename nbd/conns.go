@@ -62,13 +62,13 @@ func (s *Server) add(ctx context.Context, nc net.Conn, key string) *conn {
 	return c
 }
 
-// start begins to serve a new connection, or closes it if there are too many.
-func (s *Server) start(ctx context.Context, nc net.Conn) {
+// start makes a connection that is to be run, or closes nc and returns nil if
+// there are too many. gone is one that makes room for it, if one does.
+func (s *Server) start(ctx context.Context, nc net.Conn) (c, gone *conn) {
 	watchPeer(nc)
 	key := clientKey(nc.RemoteAddr())
 	s.mu.Lock()
 	why, full := s.refusal(key)
-	var gone *conn
 	if full {
 		if gone = s.makeRoom(key); gone != nil {
 			why, _ = s.refusal(key)
@@ -77,18 +77,11 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 	if why != "" {
 		s.mu.Unlock()
 		s.refuse(nc, why)
-		return
+		return nil, nil
 	}
-	c := s.add(ctx, nc, key)
+	c = s.add(ctx, nc, key)
 	s.mu.Unlock()
-	go c.run(c.talk) // ends before c.done closes, which Shutdown and Kick wait for
-	if gone != nil {
-		// A flood is let in no faster than those that make room end.
-		select {
-		case <-gone.done:
-		case <-time.After(leavingPatience):
-		}
-	}
+	return c, gone
 }
 
 // refusal says why there can be no further connection from key, or "", and

@@ -160,24 +160,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	defer s.unlisten(l)
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	pause := time.Duration(0)
-	for {
-		nc, err := l.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			s.start(ctx, nc)
-		case ctx.Err() != nil || s.closed.Load():
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("nbd: accept on %s: %w", l.Addr(), err)
-		default: // out of descriptors, most likely: wait until some are free
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Warn("nbd: cannot accept connections; raise the limit of open files if this stays",
-				"listener", l.Addr().String(), "error", err, "retry_in", pause)
-			sleep(ctx, pause)
-		}
-	}
+	a := &acceptor{s: s, l: l, over: make(chan error, 1)}
+	go a.accept(ctx) // it, or who goes on for it, ends with over or as a connection's goroutine
+	return <-a.over
 }
 
 // listen notes l as one to close at Shutdown, unless that has begun.
