@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -85,6 +86,8 @@ func (f Files) boot(ctx context.Context, words, disk string) (*Machine, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", `exec qemu-system-x86_64 "$@" `+disk, "sh",
 		"-accel", f.Accel, "-m", "384", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", f.Kernel, "-initrd", f.Initrd, "-append", "console=ttyS0 quiet panic=-1 tsc=unstable "+words)
+	// Should the test itself be killed, the machine ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package takeover
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -24,9 +25,15 @@ import (
 
 var keeper servers.Keeper
 
-var versity = servers.Share(&keeper, func(t servers.TB) *servers.Versity {
-	return servers.StartVersity(t, servers.VersityConfig{})
-})
+var (
+	versity = servers.Share(&keeper, func(t servers.TB) *servers.Versity {
+		return servers.StartVersity(t, servers.VersityConfig{})
+	})
+	ceph = servers.Share(&keeper, func(t servers.TB) *servers.Ceph {
+		return servers.StartCeph(t, servers.CephConfig{})
+	})
+	etcd = servers.Share(&keeper, func(t servers.TB) *servers.Etcd { return servers.StartEtcd(t, 3) })
+)
 
 func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
 
@@ -150,7 +157,8 @@ type watcher struct {
 	network string
 	addr    string
 	name    string
-	returns bool // it may connect again
+	tls     *tls.Config // nil: without
+	returns bool        // it may connect again
 
 	worst atomic.Int64 // nanoseconds, since last asked
 	count atomic.Int64
@@ -174,12 +182,16 @@ func (w *watcher) start(from uint64, extended bool) {
 }
 
 func (w *watcher) connect(extended bool) (*nbdtest.Client, error) {
-	if !extended {
-		return nbdtest.Open(w.network, w.addr, w.name)
-	}
 	c, err := nbdtest.Dial(w.network, w.addr)
-	if err == nil {
+	if err == nil && w.tls != nil {
+		err = c.StartTLS(w.tls)
+	}
+	switch {
+	case err != nil:
+	case extended:
 		err = c.EnterExtended(w.name)
+	default:
+		err = c.Enter(w.name)
 	}
 	return c, err
 }

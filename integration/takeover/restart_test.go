@@ -66,14 +66,15 @@ func TestRestart(t *testing.T) {
 }
 
 // reconnecting starts QEMU's storage daemon, a client of the gateway that
-// connects again for a minute, and returns where it serves what it got.
-func reconnecting(t *testing.T, server, export string) (uri string) {
+// connects again for a minute, and returns where it serves what it got. Its
+// first arguments may be others.
+func reconnecting(t *testing.T, server, export string, first ...string) (uri string) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "qsd")
-	launch(t, "qemu-storage-daemon",
+	launch(t, "qemu-storage-daemon", append(first,
 		"--blockdev", "driver=nbd,node-name=disk,"+server+",export="+export+",reconnect-delay=60",
 		"--nbd-server", "addr.type=unix,addr.path="+socket,
-		"--export", "type=nbd,id=e,node-name=disk,name=disk,writable=on")
+		"--export", "type=nbd,id=e,node-name=disk,name=disk,writable=on")...)
 	uri = "nbd+unix:///disk?socket=" + socket
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := try(t, "nbdinfo", "--size", uri); err == nil {
