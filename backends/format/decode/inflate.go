@@ -31,15 +31,22 @@ const (
 	distSecond = 30 / 2 << (15 - distBits)
 )
 
-// An entry of a table: code length in bits 0..3, kind in 4..7, number of
-// extra bits (or of bits of the second table) in 8..15, value in 16..31.
+// An entry of a table. The low byte is how many bits it takes, extra ones
+// included; bits 8..11 are those of the code alone. The value, in 16..31, is a
+// literal, or the least of a length or distance, to which the extra bits are
+// added. A special entry has its kind in bits 12..13; if it leads to a second
+// table, bits 8..11 are how many bits that is looked up by, and the value is
+// where it begins.
 const (
-	kindLiteral = 0 << 4
-	kindMatch   = 1 << 4
-	kindEnd     = 2 << 4
-	kindSub     = 3 << 4
-	kindBad     = 4 << 4
-	kindMask    = 7 << 4
+	entryLiteral = 1 << 31 // in tables of literals and lengths only
+	entrySpecial = 1 << 15
+
+	specialMask = 3 << 12
+	specialSub  = 0 << 12
+	specialEnd  = 1 << 12
+	specialBad  = 2 << 12
+
+	entryBad = entrySpecial | specialBad | 1
 )
 
 var (
@@ -193,11 +200,11 @@ func (f *Inflater) lengths(n int) error {
 	for i := 0; i < n; {
 		f.refill()
 		e := f.dist[f.bits&127]
-		if e&kindMask == kindBad || uint(e&15) > f.n {
+		if e&entrySpecial != 0 || uint(e&63) > f.n {
 			return errDeflate("wrong code lengths")
 		}
-		f.bits >>= e & 15
-		f.n -= uint(e & 15)
+		f.bits >>= e & 63
+		f.n -= uint(e & 63)
 		symbol := e >> 16
 		if symbol < 16 {
 			f.lens[i] = uint8(symbol)
@@ -222,27 +229,29 @@ func (f *Inflater) lengths(n int) error {
 	return nil
 }
 
+// literalEntry returns the entry of a literal or length; the bits of its code are
+// still to be added. So do distEntry and codeEntry.
 func literalEntry(symbol int) uint32 {
 	switch {
 	case symbol < 256:
-		return kindLiteral | uint32(symbol)<<16
+		return entryLiteral | uint32(symbol)<<16
 	case symbol == 256:
-		return kindEnd
+		return entrySpecial | specialEnd
 	case symbol < 286:
-		return kindMatch | uint32(lengthExtra[symbol-257])<<8 | uint32(lengthBase[symbol-257])<<16
+		return uint32(lengthBase[symbol-257])<<16 | uint32(lengthExtra[symbol-257])
 	}
-	return kindBad
+	return entrySpecial | specialBad
 }
 
 func distEntry(symbol int) uint32 {
 	switch {
 	case symbol < 4:
-		return kindMatch | uint32(symbol+1)<<16
+		return uint32(symbol+1) << 16
 	case symbol < 30:
 		extra := uint32(symbol/2 - 1)
-		return kindMatch | extra<<8 | (uint32(2+symbol&1)<<extra+1)<<16
+		return (uint32(2+symbol&1)<<extra+1)<<16 | extra
 	}
-	return kindBad
+	return entrySpecial | specialBad
 }
 
 func codeEntry(symbol int) uint32 { return uint32(symbol) << 16 }
@@ -270,7 +279,7 @@ func build(table []uint32, primary uint, lens []uint8, entry func(int) uint32) b
 		return false
 	}
 	for i := range table[:1<<primary] {
-		table[i] = kindBad | 1
+		table[i] = entryBad
 	}
 	var next [16]uint32
 	for l := 1; l < 15; l++ {
@@ -292,23 +301,25 @@ func build(table []uint32, primary uint, lens []uint8, entry func(int) uint32) b
 // follow the code do not matter. It returns where the next second table goes.
 func place(table []uint32, primary, longest uint, free uint32, l uint, code, e uint32) uint32 {
 	if l <= primary {
+		e += uint32(l) * 0x101
 		for i := code; i < 1<<primary; i += 1 << l {
-			table[i] = e | uint32(l)
+			table[i] = e
 		}
 		return free
 	}
 	first := code & (1<<primary - 1)
 	width := longest - primary
-	if table[first]&kindMask != kindSub {
-		table[first] = kindSub | uint32(primary) | uint32(width)<<8 | free<<16
+	if t := table[first]; t&(entryLiteral|entrySpecial|specialMask) != entrySpecial|specialSub {
+		table[first] = entrySpecial | specialSub | uint32(primary) | uint32(width)<<8 | free<<16
 		for i := range uint32(1) << width {
-			table[free+i] = kindBad | 1
+			table[free+i] = entryBad
 		}
 		free += 1 << width
 	}
 	sub := table[table[first]>>16:]
+	e += uint32(l-primary) * 0x101
 	for i := code >> primary; i < 1<<width; i += 1 << (l - primary) {
-		sub[i] = e | uint32(l-primary)
+		sub[i] = e
 	}
 	return free
 }

@@ -123,15 +123,15 @@ func block(rng *rand.Rand, lit, dist []uint8) (src, want []byte) {
 		}
 		d := rng.IntN(30)
 		e := distEntry(d)
-		extra := uint(e >> 8 & 15)
+		extra := uint(e & 63)
 		back := int(e>>16) + rng.IntN(1<<extra)
 		if back > len(want) {
 			continue
 		}
 		l := literalEntry(c)
-		more := rng.IntN(1 << (l >> 8 & 15))
+		more := rng.IntN(1 << (l & 63))
 		w.put(litCodes[c], uint(lit[c]))
-		w.put(uint64(more), uint(l>>8&15))
+		w.put(uint64(more), uint(l&63))
 		w.put(distCodes[d], uint(dist[d]))
 		w.put(uint64(back-int(e>>16)), extra)
 		for range int(l>>16) + more {

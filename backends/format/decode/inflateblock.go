@@ -22,27 +22,22 @@ func (f *Inflater) block(dst []byte, op int) (int, error) {
 func (f *Inflater) fast(dst []byte, op int) (_ int, end bool, err error) {
 	src, pos, bb, n := f.src, f.pos, f.bits, f.n
 	lit, dist := &f.lit, &f.dist
-loop:
 	for pos+8 <= len(src) && op+slack <= len(dst) {
 		bb |= binary.LittleEndian.Uint64(src[pos:]) << (n & 63)
-		pos += int((63 - n) >> 3)
-		n |= 56
+		pos, n = pos+int((63-n)>>3), n|56
 		e := lit[bb&(1<<litBits-1)]
-		if e&kindMask == kindLiteral { // up to three literals for one refill
+		if e >= entryLiteral { // up to three literals for one refill
 			dst[op] = byte(e >> 16)
 			op++
-			bb >>= e & 15
-			n -= uint(e & 15)
-			if e = lit[bb&(1<<litBits-1)]; e&kindMask == kindLiteral {
+			bb, n = bb>>(e&63), n-uint(e&63)
+			if e = lit[bb&(1<<litBits-1)]; e >= entryLiteral {
 				dst[op] = byte(e >> 16)
 				op++
-				bb >>= e & 15
-				n -= uint(e & 15)
-				if e = lit[bb&(1<<litBits-1)]; e&kindMask == kindLiteral {
+				bb, n = bb>>(e&63), n-uint(e&63)
+				if e = lit[bb&(1<<litBits-1)]; e >= entryLiteral {
 					dst[op] = byte(e >> 16)
 					op++
-					bb >>= e & 15
-					n -= uint(e & 15)
+					bb, n = bb>>(e&63), n-uint(e&63)
 					continue
 				}
 			}
@@ -51,49 +46,54 @@ loop:
 					break
 				}
 				bb |= binary.LittleEndian.Uint64(src[pos:]) << (n & 63)
-				pos += int((63 - n) >> 3)
-				n |= 56
+				pos, n = pos+int((63-n)>>3), n|56
 			}
 		}
-		if e&kindMask == kindSub {
-			bb >>= litBits
-			n -= litBits
-			e = lit[e>>16+uint32(bb)&(1<<(e>>8&15)-1)]
+		if e&entrySpecial != 0 {
+			if e&specialMask == specialSub {
+				bb, n = bb>>litBits, n-litBits
+				e = lit[e>>16+uint32(bb)&(1<<(e>>8&15)-1)]
+			}
+			if e >= entryLiteral || e&entrySpecial != 0 {
+				bb, n = bb>>(e&63), n-uint(e&63)
+				if e >= entryLiteral {
+					dst[op] = byte(e >> 16)
+					op++
+					continue
+				}
+				if end = e&specialMask == specialEnd; end {
+					break
+				}
+				return op, false, errDeflate("unknown code")
+			}
 		}
-		bb >>= e & 15
-		n -= uint(e & 15)
-		switch e & kindMask {
-		case kindLiteral:
-			dst[op] = byte(e >> 16)
-			op++
-			continue
-		case kindMatch:
-		case kindEnd:
-			end = true
-			break loop
-		default:
-			return op, false, errDeflate("unknown code")
+		length := int(e>>16) + int(bb&(1<<(e&63)-1)>>(e>>8&15))
+		bb, n = bb>>(e&63), n-uint(e&63)
+		d := dist[bb&(1<<distBits-1)]
+		if d&entrySpecial != 0 {
+			if d&specialMask == specialSub {
+				bb, n = bb>>distBits, n-distBits
+				d = dist[d>>16+uint32(bb)&(1<<(d>>8&15)-1)]
+			}
+			if d&entrySpecial != 0 {
+				return op, false, errDeflate("unknown code")
+			}
 		}
-		extra := e >> 8 & 15
-		length := int(e>>16) + int(bb&(1<<extra-1))
-		bb >>= extra
-		n -= uint(extra)
-		e = dist[bb&(1<<distBits-1)]
-		if e&kindMask == kindSub {
-			bb >>= distBits
-			n -= distBits
-			e = dist[e>>16+uint32(bb)&(1<<(e>>8&15)-1)]
-		}
-		bb >>= e & 15
-		n -= uint(e & 15)
-		extra = e >> 8 & 15
-		back := int(e>>16) + int(bb&(1<<extra-1))
-		bb >>= extra
-		n -= uint(extra)
-		if e&kindMask != kindMatch || back > op {
+		back := int(d>>16) + int(bb&(1<<(d&63)-1)>>(d>>8&15))
+		bb, n = bb>>(d&63), n-uint(d&63)
+		if back > op {
 			return op, false, errDeflate("match before the start")
 		}
-		repeat(dst[:op+length+16], op, back, length)
+		// Most matches are short: 16 bytes are copied at once, and what is too
+		// much is written over by what follows.
+		if back >= 16 {
+			*(*[16]byte)(dst[op:]) = *(*[16]byte)(dst[op-back:])
+			if length > 16 {
+				repeat(dst[:op+length+16], op+16, back, length-16)
+			}
+		} else {
+			repeat(dst[:op+length+16], op, back, length)
+		}
 		op += length
 	}
 	f.pos, f.bits, f.n = pos, bb&(1<<n-1), n
@@ -107,16 +107,16 @@ func repeat(dst []byte, op, back, length int) {
 	switch {
 	case back >= 16:
 		for end := op + length; op < end; op, from = op+16, from+16 {
-			a := binary.LittleEndian.Uint64(dst[from:])
-			b := binary.LittleEndian.Uint64(dst[from+8:])
-			binary.LittleEndian.PutUint64(dst[op:], a)
-			binary.LittleEndian.PutUint64(dst[op+8:], b)
+			*(*[16]byte)(dst[op:]) = *(*[16]byte)(dst[from:])
+		}
+	case back >= 8:
+		for end := op + length; op < end; op, from = op+8, from+8 {
+			*(*[8]byte)(dst[op:]) = *(*[8]byte)(dst[from:])
 		}
 	case back == 1:
-		run := dst[op : op+length]
-		c := dst[from]
-		for i := range run {
-			run[i] = c
+		run := uint64(dst[from]) * 0x0101010101010101
+		for end := op + length; op < end; op += 8 {
+			binary.LittleEndian.PutUint64(dst[op:], run)
 		}
 	default: // overlapping: what was copied is copied again, twice as much each time
 		for length > 0 {
@@ -131,49 +131,47 @@ func repeat(dst []byte, op, back, length int) {
 // careful decodes what is left near the end of src or dst.
 func (f *Inflater) careful(dst []byte, op int) (int, error) {
 	for op < len(dst) {
-		e, ok := f.code(f.lit[:], litBits)
+		e, length, ok := f.code(f.lit[:], litBits)
 		if !ok {
 			return op, errDeflate("unknown code or ends early")
 		}
-		if e&kindMask == kindLiteral {
+		if e >= entryLiteral {
 			dst[op] = byte(e >> 16)
 			op++
 			continue
 		}
-		if e&kindMask == kindEnd {
+		if e&entrySpecial != 0 {
 			return op, nil
 		}
-		length, ok1 := f.take(uint(e >> 8 & 15))
-		d, ok2 := f.code(f.dist[:], distBits)
-		extra, ok3 := f.take(uint(d >> 8 & 15))
-		back := int(d>>16) + int(extra)
-		if !ok1 || !ok2 || !ok3 || back > op {
+		_, back, ok := f.code(f.dist[:], distBits)
+		if !ok || back > op {
 			return op, errDeflate("wrong match or ends early")
 		}
-		end := min(op+int(e>>16)+int(length), len(dst))
-		for ; op < end; op++ {
+		for end := min(op+length, len(dst)); op < end; op++ {
 			dst[op] = dst[op-back]
 		}
 	}
 	return op, nil
 }
 
-// code takes one code. It fails at an unknown one and at the end of src.
-func (f *Inflater) code(table []uint32, primary uint) (uint32, bool) {
+// code takes one code and its extra bits, and returns its entry and what it
+// stands for. It fails at an unknown one and at the end of src.
+func (f *Inflater) code(table []uint32, primary uint) (e uint32, value int, ok bool) {
 	f.refill()
-	e := table[f.bits&(1<<primary-1)]
-	if e&kindMask == kindSub {
+	e = table[f.bits&(1<<primary-1)]
+	if e < entryLiteral && e&(entrySpecial|specialMask) == entrySpecial|specialSub {
 		if f.n < primary {
-			return 0, false
+			return 0, 0, false
 		}
 		f.bits >>= primary
 		f.n -= primary
 		e = table[e>>16+uint32(f.bits)&(1<<(e>>8&15)-1)]
 	}
-	if e&kindMask == kindBad || uint(e&15) > f.n {
-		return 0, false
+	if e < entryLiteral && e&(entrySpecial|specialMask) == entrySpecial|specialBad || uint(e&63) > f.n {
+		return 0, 0, false
 	}
-	f.bits >>= e & 15
-	f.n -= uint(e & 15)
-	return e, true
+	took := f.bits & (1<<(e&63) - 1)
+	f.bits >>= e & 63
+	f.n -= uint(e & 63)
+	return e, int(e>>16) + int(took>>(e>>8&15)), true
 }
