@@ -98,7 +98,10 @@ func (o *Opener) Pin(ctx context.Context, spec Spec) error {
 	}
 	err = format.Verify(ctx, spec.Format, r.Pinning())
 	if err == nil {
-		_, err = o.decode(ctx, r.Pinning(), spec) // may read what the walk has no need of
+		var image format.Image
+		if image, err = o.decode(ctx, r.Pinning(), spec); err == nil { // may read what the walk has no need of
+			err = image.Close()
+		}
 	}
 	if err == nil && r.Size() > 0 {
 		_, err = r.Extent(ctx, 0, 1) // that the file has no holes is remembered as well

@@ -53,6 +53,10 @@ type Spec struct {
 // maxDepth is how many images may lie on each other.
 const maxDepth = 64
 
+// readAhead is how many bytes of a compressed disk are inflated ahead of each who
+// reads it in order, at most.
+const readAhead = 8 << 20
+
 // A Config says how an Opener builds. Its zero value works.
 type Config struct {
 	// Check puts probe.Check between every two layers. For tests.
@@ -113,7 +117,7 @@ func New(cfg Config) *Opener {
 	o := &Opener{
 		check: cfg.Check, log: cfg.Logger, stacks: make(map[string]*stack), tracings: make(map[*tracing]bool),
 		cache: cfg.Cache, traces: cfg.Traces, keepFor: cfg.Keep,
-		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache)},
+		formats: format.Config{Clusters: decode.NewCache(cfg.ClusterCache), Ahead: readAhead},
 	}
 	o.life, o.end = context.WithCancel(context.Background())
 	return o
@@ -308,9 +312,12 @@ func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
 	s.r = o.checked(object, spec.Key+" object")
 	s.near = near(object) && spec.Base == nil
 	if spec.Format != "" && spec.Format != "raw" {
-		if s.r, err = o.decode(ctx, s.r, spec); err != nil {
+		image, err := o.decode(ctx, s.r, spec)
+		if err != nil {
 			return err
 		}
+		s.opened = append(s.opened, image.Close)
+		s.r = o.checked(image, spec.Key+" "+spec.Format)
 	}
 	if spec.Base == nil {
 		return nil
@@ -324,7 +331,7 @@ func (o *Opener) layers(ctx context.Context, s *stack, spec Spec) error {
 	return nil
 }
 
-func (o *Opener) decode(ctx context.Context, r block.Reader, spec Spec) (block.Reader, error) {
+func (o *Opener) decode(ctx context.Context, r block.Reader, spec Spec) (format.Image, error) {
 	formats := o.formats
 	// Objects never change, so a disk that is opened again finds what was
 	// decoded of it: a guest that reboots, a client that comes back.
@@ -333,11 +340,7 @@ func (o *Opener) decode(ctx context.Context, r block.Reader, spec Spec) (block.R
 	if !ok {
 		return nil, fmt.Errorf("format %q is not one that can be read as a disk: %w", spec.Format, errors.ErrUnsupported)
 	}
-	image, err := f.Open(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return o.checked(image, spec.Key+" "+spec.Format), nil
+	return f.Open(ctx, r)
 }
 
 // checked puts a check on top of r, if there are to be any.

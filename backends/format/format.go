@@ -56,6 +56,10 @@ type Image interface {
 	// Backing returns what the file claims lies beneath it, or "". It is
 	// text from a stranger, not a name to open.
 	Backing() string
+
+	// Close ends what the Image does unasked, and waits for it. Nobody may
+	// read any more. It does not close the image file.
+	Close() error
 }
 
 // A Config says what opened images share. The zero Config works.
@@ -67,6 +71,10 @@ type Config struct {
 	// Name tells Clusters which file is opened: one of the same name has the
 	// same bytes, always. "": what is kept of it is forgotten with it.
 	Name string
+
+	// Ahead is how many bytes are decoded ahead of each who reads in order, at
+	// most. 0: none. An Image that has it must be closed.
+	Ahead int64
 }
 
 // List returns all formats that can be opened.
@@ -93,7 +101,7 @@ func List() []Format { return Config{}.List() }
 func ByName(name string) (Format, bool) { return Config{}.ByName(name) }
 
 func (c Config) openQcow2(ctx context.Context, r block.Reader) (Image, error) {
-	im, err := qcow2.Config{Clusters: c.Clusters, Name: c.Name}.Open(ctx, r)
+	im, err := qcow2.Config{Clusters: c.Clusters, Name: c.Name, Ahead: c.Ahead}.Open(ctx, r)
 	if err != nil {
 		return nil, err // not im: a nil pointer in an Image is no nil Image
 	}

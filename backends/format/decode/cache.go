@@ -41,6 +41,8 @@ type entry struct {
 	ready      bool
 	err        error
 	gone       bool
+	early      bool // decoded before anybody asked for it
+	spent      bool // early, and read whole since: the first to go
 	prev, next *entry
 }
 
@@ -85,11 +87,62 @@ func (c *Cache) Get(k Key, p []byte, off int) bool {
 		return false
 	}
 	e.refs.Add(1)
-	s.touch(e)
+	s.read(e, len(p))
 	s.mu.Unlock()
 	copy(p, e.buf[off:])
 	c.release(e)
 	return true
+}
+
+// Join is Get that waits, under ctx, for who decodes the cluster just now.
+func (c *Cache) Join(ctx context.Context, k Key, p []byte, off int) (bool, error) {
+	s := c.of(k)
+	s.mu.Lock()
+	e := s.entries[k]
+	if e == nil {
+		s.mu.Unlock()
+		return false, nil
+	}
+	e.refs.Add(1)
+	s.read(e, len(p))
+	s.mu.Unlock()
+	retry, err := c.wait(ctx, e, p, off)
+	if retry {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Has reports whether the cluster k is there, or will be in a moment.
+func (c *Cache) Has(k Key) bool {
+	s := c.of(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries[k] != nil
+}
+
+// Limit returns how many bytes of the clusters that come early the Cache can
+// have room for without losing much else, and the largest of them.
+func (c *Cache) Limit() (all, each int64) {
+	return c.shard[0].limit * shards / 8, c.shard[0].limit / 4
+}
+
+// Early decodes the cluster k of n bytes before anybody asks for it, unless it
+// is there or somebody is at it. Those who ask meanwhile wait for it; if it
+// fails they try for themselves. Once it has been read whole it is the first to
+// go: who reads in order does not come again.
+func (c *Cache) Early(ctx context.Context, k Key, n int, fill func(context.Context, []byte) error) error {
+	s := c.of(k)
+	s.mu.Lock()
+	if s.entries[k] != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	e := &entry{key: k, buf: c.pool.Get(n), done: make(chan struct{}), gone: true, early: true}
+	e.refs.Store(2)
+	s.entries[k] = e
+	s.mu.Unlock()
+	return c.work(ctx, s, e, nil, 0, fill)
 }
 
 // Fill is Get for a cluster of n bytes that may not be there: one caller
@@ -108,6 +161,7 @@ func (c *Cache) Fill(ctx context.Context, k Key, n int, p []byte, off int, fill 
 			return c.work(ctx, s, e, p, off, fill)
 		}
 		e.refs.Add(1)
+		s.read(e, len(p))
 		s.mu.Unlock()
 		retry, err := c.wait(ctx, e, p, off)
 		if !retry {
@@ -136,7 +190,7 @@ func (c *Cache) work(ctx context.Context, s *shard, e *entry, p []byte, off int,
 	defer close(e.done)
 	defer c.settle(s, e) // even if fill panics, nobody waits for ever
 	e.err = fill(ctx, e.buf)
-	e.gone = e.err != nil && ctx.Err() != nil
+	e.gone = e.err != nil && (e.early || ctx.Err() != nil)
 	if e.err == nil {
 		copy(p, e.buf[off:])
 	}
@@ -156,7 +210,7 @@ func (c *Cache) settle(s *shard, e *entry) {
 	s.used += int64(len(e.buf))
 	e.prev, e.next = e, e
 	s.touch(e)
-	for s.used > s.limit && s.front.prev != e {
+	for s.used > s.limit && s.front.prev != s.front.next {
 		old := s.front.prev
 		old.prev.next, old.next.prev = old.next, old.prev
 		delete(s.entries, old.key)
@@ -165,10 +219,22 @@ func (c *Cache) settle(s *shard, e *entry) {
 	}
 }
 
-// touch moves e to the front. The caller holds the lock.
+// read notes that somebody reads n bytes of e. The caller holds the lock.
+func (s *shard) read(e *entry, n int) {
+	e.spent = e.early && n == len(e.buf)
+	if e.ready {
+		s.touch(e)
+	}
+}
+
+// touch moves e to the front, or to the back if it is spent. The caller holds
+// the lock.
 func (s *shard) touch(e *entry) {
 	e.prev.next, e.next.prev = e.next, e.prev
 	e.prev, e.next = &s.front, s.front.next
+	if e.spent {
+		e.prev, e.next = s.front.prev, &s.front
+	}
 	e.prev.next, e.next.prev = e, e
 }
 

@@ -25,11 +25,14 @@ type Pool struct {
 	flate   sync.Pool     // of *Inflater
 	zstd    sync.Pool     // of *zstdStream
 	helpers chan struct{}
+	early   chan struct{} // who works before anybody asked
+	busy    atomic.Int64  // who decompresses just now
 }
 
 // NewPool returns an empty Pool.
 func NewPool() *Pool {
-	return &Pool{helpers: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	cores := runtime.GOMAXPROCS(0)
+	return &Pool{helpers: make(chan struct{}, cores), early: make(chan struct{}, max(1, cores-1))}
 }
 
 // Get returns a buffer of n bytes with anything in it.
@@ -55,6 +58,8 @@ func (p *Pool) Put(b []byte) {
 // Inflate decompresses the raw deflate stream at the start of src until dst
 // is full. What follows in src does not matter.
 func (p *Pool) Inflate(dst, src []byte) error {
+	p.busy.Add(1)
+	defer p.busy.Add(-1)
 	f, ok := p.flate.Get().(*Inflater)
 	if !ok {
 		f = new(Inflater)
@@ -84,6 +89,8 @@ func newZstd() (*zstd.Decoder, error) {
 // Zstd decompresses the zstd frames at the start of src until dst is full.
 // What follows in src does not matter.
 func (p *Pool) Zstd(dst, src []byte) error {
+	p.busy.Add(1)
+	defer p.busy.Add(-1)
 	z, ok := p.zstd.Get().(*zstdStream)
 	if !ok {
 		dec, err := newZstd()
@@ -181,6 +188,29 @@ func zstdFrame(src []byte, size int) int {
 	}
 	return at
 }
+
+// Cores returns how many may decompress at a time.
+func (p *Pool) Cores() int { return cap(p.helpers) }
+
+// Spare reports whether a core seems to be free of decompressing.
+func (p *Pool) Spare() bool { return p.busy.Load() < int64(cap(p.helpers)) }
+
+// Engage reports whether one more may work before anybody asked. All cores but
+// one may: that one is for those who ask. Who was engaged calls Dismiss.
+func (p *Pool) Engage() bool {
+	if !p.Spare() {
+		return false
+	}
+	select {
+	case p.early <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// Dismiss ends what a true Engage began.
+func (p *Pool) Dismiss() { <-p.early }
 
 // Each calls work(0) to work(n-1), on several cores as far as they are free,
 // and returns when all are done, with the first error by number. The caller's

@@ -10,7 +10,9 @@
 //
 // An [Image] costs its header at first, and later what is touched: pages of
 // the L1 table, slices of L2 tables in a cache of fixed size, and decoded
-// clusters in another. A read of plain clusters allocates nothing.
+// clusters in another. A read of plain clusters allocates nothing. Who reads
+// compressed clusters in order has the next ones inflated by the cores that are
+// free meanwhile, if [Config] says so.
 //
 // [Encode] streams a standalone file, metadata first, from the extents of any
 // Reader. [Verify] walks all metadata of a stranger's file. The header and

@@ -23,6 +23,11 @@ type Config struct {
 	// TableBytes bounds the L2 tables kept of one file. 0: 8 MiB, which maps
 	// 64 GiB of a file with clusters of 64 KiB.
 	TableBytes int64
+
+	// Ahead is how many bytes of the disk are inflated ahead of each who reads
+	// compressed clusters in order, at most, and no more than an eighth of what
+	// Clusters keeps. 0: none. An Image that has it must be closed.
+	Ahead int64
 }
 
 const (
@@ -51,6 +56,7 @@ type Image struct {
 	l1      int64 // where the L1 table begins
 	entries int64 // how many of its entries the disk needs
 	pages   []atomic.Pointer[[]uint64]
+	ahead   *ahead // nil: none
 }
 
 // Probe reports whether a file that begins with head is qcow2.
@@ -86,7 +92,20 @@ func (c Config) Open(ctx context.Context, r block.Reader) (*Image, error) {
 		c.TableBytes = defaultTables
 	}
 	f.tables.init(f.g, int64(h.Size), c.TableBytes)
-	return f.image(int64(h.Size), h.L1Offset, int64(h.L1Entries))
+	im, err := f.image(int64(h.Size), h.L1Offset, int64(h.L1Entries))
+	if err == nil && c.Ahead > 0 {
+		im.ahead = newAhead(im, c.Ahead)
+	}
+	return im, err
+}
+
+// Close ends what the Image does unasked, and waits for it. It does not close
+// the file. It never fails.
+func (im *Image) Close() error {
+	if im.ahead != nil {
+		im.ahead.close()
+	}
+	return nil
 }
 
 // image is the disk of size bytes behind the L1 table at l1, which has so

@@ -14,6 +14,7 @@ func (im *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := block.CheckRange(off, int64(len(p)), im.size); err != nil {
 		return err
 	}
+	noted := im.ahead == nil
 	for len(p) > 0 {
 		r, err := im.find(ctx, off, int64(len(p)))
 		if err != nil {
@@ -23,6 +24,10 @@ func (im *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 		case plain:
 			err = im.f.readPlain(ctx, p[:r.n], r.host)
 		case packed:
+			if !noted {
+				im.ahead.note(off, int64(len(p)))
+				noted = true
+			}
 			r.n, err = im.readPacked(ctx, p, off, r)
 		default:
 			clear(p[:r.n])
@@ -63,34 +68,43 @@ const (
 // the one that r describes, and returns how much that was. Long requests are
 // decoded to where they are wanted, short ones by way of the cache, since the
 // rest of the cluster is wanted next.
-//
-// A read-ahead of runs that are read in order would start here: on the second
-// miss in a row, fill the cache with the clusters that follow.
 func (im *Image) readPacked(ctx context.Context, p []byte, off int64, r run) (int64, error) {
 	cs := im.f.g.ClusterSize
 	if r.n < cs {
-		return r.n, im.f.readPart(ctx, p[:r.n], off&(cs-1), r.word)
+		return r.n, im.readPart(ctx, p[:r.n], off, r.word)
 	}
 	if int64(len(p)) < 2*cs { // small requests come again, long ones seldom do
-		return cs, im.f.readPart(ctx, p[:cs], 0, r.word)
+		return cs, im.readPart(ctx, p[:cs], off, r.word)
 	}
 	return im.readRun(ctx, p, off, r)
+}
+
+// A want is a whole compressed cluster that somebody wants.
+type want struct {
+	word uint64 // its descriptor
+	dst  []byte // where to
 }
 
 // readRun reads as many whole compressed clusters as follow one another.
 func (im *Image) readRun(ctx context.Context, p []byte, off int64, r run) (int64, error) {
 	cs := im.f.g.ClusterSize
-	batch := make([]uint64, 1, min(maxBatch, int64(len(p))/cs))
-	batch[0] = r.word
-	for len(batch) < cap(batch) {
-		next, err := im.find(ctx, off+int64(len(batch))*cs, cs)
-		if err != nil || next.kind != packed {
+	most := min(maxBatch, int64(len(p))/cs)
+	missing := make([]want, 0, most)
+	n := int64(0)
+	for n < most {
+		w := want{r.word, p[n*cs : (n+1)*cs]}
+		if !im.f.clusters.Get(im.f.key(w.word), w.dst, 0) {
+			missing = append(missing, w)
+		}
+		if n++; n == most {
+			break
+		}
+		var err error
+		if r, err = im.find(ctx, off+n*cs, cs); err != nil || r.kind != packed {
 			break // an error is told when its cluster is asked for
 		}
-		batch = append(batch, next.word)
 	}
-	n := int64(len(batch)) * cs
-	return n, im.f.readBatch(ctx, p[:n], batch)
+	return n * cs, im.f.readBatch(ctx, missing)
 }
 
 func (f *file) key(word uint64) decode.Key {
@@ -98,20 +112,26 @@ func (f *file) key(word uint64) decode.Key {
 	return decode.Key{Owner: f.owner, Off: off, Extra: uint64(n)}
 }
 
-func (f *file) readPart(ctx context.Context, p []byte, within int64, word uint64) error {
-	if f.clusters.Get(f.key(word), p, int(within)) {
+// readPart reads a part of a compressed cluster, or all of it.
+func (im *Image) readPart(ctx context.Context, p []byte, off int64, word uint64) error {
+	f := im.f
+	key, within := f.key(word), int(off&(f.g.ClusterSize-1))
+	if f.clusters.Get(key, p, within) {
 		return nil
 	}
-	return f.clusters.Fill(ctx, f.key(word), int(f.g.ClusterSize), p, int(within), func(ctx context.Context, b []byte) error {
+	return f.clusters.Fill(ctx, key, int(f.g.ClusterSize), p, within, func(ctx context.Context, b []byte) error {
+		if im.ahead != nil {
+			im.ahead.missed(off >> f.g.ClusterBits)
+		}
 		return f.decodeAt(ctx, b, word)
 	})
 }
 
-func (f *file) readWhole(ctx context.Context, p []byte, word uint64) error {
-	if f.clusters.Get(f.key(word), p, 0) {
-		return nil
+func (f *file) readWhole(ctx context.Context, w want) error {
+	if there, err := f.clusters.Join(ctx, f.key(w.word), w.dst, 0); there || err != nil {
+		return err
 	}
-	return f.decodeAt(ctx, p, word)
+	return f.decodeAt(ctx, w.dst, w.word)
 }
 
 // stream says where the stream of a compressed cluster is, as far as the file
@@ -150,68 +170,83 @@ func (f *file) decode(p, src []byte, off int64) error {
 	return nil
 }
 
-// readBatch reads whole clusters, each with its descriptor, on as many cores
-// as are free. Streams that lie side by side, as writers leave them, are read
-// from the file at once.
-func (f *file) readBatch(ctx context.Context, p []byte, words []uint64) error {
-	cs := f.g.ClusterSize
-	for len(words) > 0 {
-		first, end, n, err := f.sideBySide(words)
+// readBatch reads whole clusters on as many cores as are free. Streams that
+// lie side by side, as writers leave them, are read from the file at once.
+func (f *file) readBatch(ctx context.Context, wants []want) error {
+	for len(wants) > 0 {
+		span, n, err := f.sideBySide(wants)
 		if err != nil {
 			return err
 		}
 		if n == 1 {
-			err = f.readWhole(ctx, p[:cs], words[0])
+			err = f.readWhole(ctx, wants[0])
 		} else {
-			err = f.readSpan(ctx, p[:int64(n)*cs], words[:n], first, end)
+			err = f.readSpan(ctx, wants[:n], span)
 		}
 		if err != nil {
 			return err
 		}
-		p, words = p[int64(n)*cs:], words[n:]
+		wants = wants[n:]
 	}
 	return nil
 }
 
-// sideBySide says how many of words have their streams one after the other,
-// and from where to where.
-func (f *file) sideBySide(words []uint64) (first, end int64, n int, err error) {
-	first, size, err := f.stream(words[0])
+// A span is a part of the file.
+type span struct{ from, to int64 }
+
+// sideBySide says how many of wants have their streams one after the other,
+// and where.
+func (f *file) sideBySide(wants []want) (s span, n int, err error) {
+	first, size, err := f.stream(wants[0].word)
 	if err != nil {
-		return 0, 0, 0, err
+		return span{}, 0, err
 	}
-	end = first + size
+	s = span{first, first + size}
 	last := first
-	for n = 1; n < len(words); n++ {
-		off, size, err := f.stream(words[n])
+	for n = 1; n < len(wants); n++ {
+		off, size, err := f.stream(wants[n].word)
 		// A descriptor counts whole sectors, so neighbours overlap; a metadata
 		// cluster in between is cheaper to read than to leave out.
-		if err != nil || off < last || off > end+f.g.ClusterSize || max(end, off+size)-first > maxFetch {
+		if err != nil || off < last || off > s.to+f.g.ClusterSize || max(s.to, off+size)-first > maxFetch {
 			break
 		}
-		end, last = max(end, off+size), off
+		s.to, last = max(s.to, off+size), off
 	}
-	return first, end, n, nil
+	return s, n, nil
 }
 
-func (f *file) readSpan(ctx context.Context, p []byte, words []uint64, first, end int64) error {
-	pool := f.clusters.Pool()
-	src := pool.Get(int(end - first))
-	defer pool.Put(src)
-	if err := f.r.ReadAt(ctx, src, first); err != nil {
-		return fmt.Errorf("qcow2: read compressed clusters at %d: %w", first, err)
+// fetch reads a span. Its bytes go back to the pool.
+func (f *file) fetch(ctx context.Context, s span) ([]byte, error) {
+	src := f.clusters.Pool().Get(int(s.to - s.from))
+	if err := f.r.ReadAt(ctx, src, s.from); err != nil {
+		f.clusters.Pool().Put(src)
+		return nil, fmt.Errorf("qcow2: read compressed clusters at %d: %w", s.from, err)
 	}
-	cs := f.g.ClusterSize
-	return pool.Each(len(words), func(i int) error {
-		dst := p[int64(i)*cs : int64(i+1)*cs]
-		if f.clusters.Get(f.key(words[i]), dst, 0) {
-			return nil
-		}
-		off, n, err := f.stream(words[i])
-		if err != nil {
+	return src, nil
+}
+
+// decodeIn decodes a cluster whose stream lies in src, the bytes of s.
+func (f *file) decodeIn(p []byte, word uint64, src []byte, s span) error {
+	off, n, err := f.stream(word)
+	if err != nil {
+		return err
+	}
+	return f.decode(p, src[off-s.from:off-s.from+n], off)
+}
+
+func (f *file) readSpan(ctx context.Context, wants []want, s span) error {
+	src, err := f.fetch(ctx, s)
+	if err != nil {
+		return err
+	}
+	pool := f.clusters.Pool()
+	defer pool.Put(src)
+	return pool.Each(len(wants), func(i int) error {
+		w := wants[i]
+		if there, err := f.clusters.Join(ctx, f.key(w.word), w.dst, 0); there || err != nil {
 			return err
 		}
-		return f.decode(dst, src[off-first:off-first+n], off)
+		return f.decodeIn(w.dst, w.word, src, s)
 	})
 }
 
