@@ -51,9 +51,11 @@ type Config struct {
 
 	// Read opens the native bytes of an image at one of its locations, for
 	// Open; nil is the store itself. Activated is told of every image that has
-	// just become active, before Put returns; it may be nil.
+	// just become active, before Put returns, and Freed of every object of a
+	// deleted image whose bytes are gone; they may be nil.
 	Read      func(ctx context.Context, img catalog.Image, loc catalog.Location) (block.ReadCloser, error)
 	Activated func(ctx context.Context, img catalog.Image)
+	Freed     func(store, key string)
 
 	// Fails tells whether a store is known not to answer: what another one has
 	// as well is read there. Nil: nobody knows.

@@ -179,7 +179,9 @@ func TestSweepSparesOverlays(t *testing.T) {
 func TestHooks(t *testing.T) {
 	var told []catalog.Image
 	var read []catalog.Location
+	var freed []string
 	b := simple(t, nil)
+	b.in.cfg.Freed = func(store, key string) { freed = append(freed, store+" "+key) }
 	b.in.cfg.Activated = func(_ context.Context, img catalog.Image) { told = append(told, img) }
 	b.in.cfg.Read = func(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
 		read = append(read, l)
@@ -198,6 +200,17 @@ func TestHooks(t *testing.T) {
 	b.whole(noise(100))
 	if len(read) != 1 || read[0].Key != b.location().Key {
 		t.Errorf("read %+v", read)
+	}
+	l := b.location()
+	freed = nil // what the broken attempt left
+	if _, err := b.cat.DeleteImage(t.Context(), imageID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.in.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(freed) != 1 || freed[0] != l.Store+" "+l.Key {
+		t.Errorf("told that %q were freed, want %s %s", freed, l.Store, l.Key)
 	}
 }
 

@@ -181,6 +181,9 @@ func (in *Ingest) free(ctx context.Context, g catalog.Garbage) error {
 	if err := s.Delete(ctx, g.Key); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("ingest: store %s: delete %s: %w", g.Store, g.Key, err)
 	}
+	if in.cfg.Freed != nil {
+		in.cfg.Freed(g.Store, g.Key)
+	}
 	if err := in.cfg.Catalog.Collected(ctx, g); err != nil {
 		return fmt.Errorf("ingest: store %s: %s is deleted but still queued: %w", g.Store, g.Key, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-478a8fee/platter/backends"
 	"github.com/seed-478a8fee/platter/backends/block"
 )
 
@@ -95,6 +96,25 @@ func (o *Opener) sweep() {
 	if len(o.kept) > 0 {
 		o.sweepLater(o.keepFor - time.Since(o.kept[0].since))
 	}
+	o.mu.Unlock()
+	for _, s := range gone {
+		o.close(s)
+	}
+}
+
+// Drop closes what nobody uses of an object that was deleted, so that its bytes
+// take no more space. Disks in use go on.
+func (o *Opener) Drop(store backends.Store, object string) {
+	var gone []*stack
+	o.mu.Lock()
+	o.kept = slices.DeleteFunc(o.kept, func(k kept) bool {
+		if k.stack.spec.Object != object || k.stack.spec.Store != store {
+			return false
+		}
+		delete(o.stacks, k.stack.key)
+		gone = append(gone, k.stack)
+		return true
+	})
 	o.mu.Unlock()
 	for _, s := range gone {
 		o.close(s)

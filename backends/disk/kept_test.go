@@ -186,6 +186,31 @@ func TestKeptOther(t *testing.T) {
 	}
 }
 
+// TestDrop: what is deleted is not kept any more, and what is in use stays.
+func TestDrop(t *testing.T) {
+	s := newFiles(t, "a", "b", "c")
+	o := disk.New(disk.Config{Keep: time.Hour})
+	for _, name := range []string{"a", "b", "c"} {
+		visit(t, o, s, name)
+	}
+	v, err := o.Open(t.Context(), disk.Spec{Key: "b", Store: s, Object: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Drop(newFiles(t), "c") // another store
+	o.Drop(s, "a")
+	o.Drop(s, "b")
+	o.Drop(s, "none")
+	expect(t, s, 3, 2)
+	if err := v.ReadAt(t.Context(), make([]byte, 6), 0); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(v.Close(), o.Close()); err != nil {
+		t.Error(err)
+	}
+	expect(t, s, 3, 0)
+}
+
 // TestKeptMost: however many are opened, few stay open, and those are the last.
 func TestKeptMost(t *testing.T) {
 	var names []string

@@ -75,7 +75,8 @@ type Config struct {
 
 	// Keep is how long a disk that is a file on this machine stays open after
 	// its last View is closed, for who opens it next. A file that is deleted
-	// meanwhile takes its space for so long. Default: not at all.
+	// meanwhile takes its space for so long, unless Drop is told of it. Default:
+	// not at all.
 	Keep time.Duration
 
 	// Logger hears of broken contracts and of errors of closing.

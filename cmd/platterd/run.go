@@ -107,6 +107,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 			return g.exports.OpenNative(ctx, img, l)
 		},
 		Activated: func(ctx context.Context, img catalog.Image) { g.exports.Pin(ctx, img) },
+		Freed:     func(store, key string) { g.opener.Drop(stores[store], key) },
 		Fails:     g.places.fails,
 		Logger:    g.log, Observe: g.metrics.attempt,
 	})
