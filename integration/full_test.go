@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +153,93 @@ func fill(t *testing.T, c *nbdtest.Client, p []byte) int {
 	}
 	t.Fatal("the disk is never full")
 	return 0
+}
+
+// fillUp leaves no byte of a disk.
+func fillUp(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for n := 64 << 10; n > 0; n /= 2 {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, n))
+		}
+	}
+}
+
+// TestStopOnAFullDisk stops gateways where somebody else has taken the last
+// byte: before the stop, again and again while it goes on, and with changes to
+// the catalog in between. What was acknowledged is there at the next start;
+// the stop is as any other, or says what to do.
+func TestStopOnAFullDisk(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		changes, greedy bool
+	}{{"full", false, false}, {"changes", true, false}, {"greedy", true, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := smallDisk(t, "400m")
+			g := gateway.New(t, "--mount", "off", "--data-dir", dir, "PLATTER_LIMITS_RESERVE=1MiB")
+			g.Dir, g.Socket = dir, filepath.Join(dir, "nbd.sock")
+			g.Run(t)
+			path, data := randomFile(t, 1<<20)
+			image := upload(t, g, "base", "raw", path)
+			overlay := field(t, call(t, g, "POST", "/platter/v1/overlays", fmt.Sprintf(`{"image_id":%q}`, image), 201), "id")
+			conn, err := nbdtest.Open("unix", g.Socket, "overlay/"+overlay)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := errors.Join(conn.WriteAt([]byte("kept"), 0, 0), conn.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			filler := filepath.Join(dir, "filler")
+			fillUp(t, filler)
+			made := []string{image}
+			for range 100 {
+				if !c.changes {
+					break
+				}
+				body, status, err := g.Ask("POST", "/v2/images", `{"name":"late","disk_format":"raw","container_format":"bare"}`)
+				if err != nil || status != 201 {
+					break
+				}
+				made = append(made, field(t, body, "id"))
+			}
+			process := g.Process()
+			process.Process.Signal(syscall.SIGTERM)
+			for stopped := false; !stopped; {
+				if c.greedy {
+					fillUp(t, filler)
+				}
+				select {
+				case <-g.Done():
+					stopped = true
+				case <-time.After(time.Millisecond):
+				}
+			}
+			code := process.ProcessState.ExitCode()
+			t.Logf("it ended with %d after %d changes", code, len(made)-1)
+			if code != 0 && (!c.changes || !strings.Contains(g.Log(), "make room")) {
+				t.Errorf("it ended with %d and said\n%s", code, g.Log()[max(0, len(g.Log())-2000):])
+			}
+			os.Remove(filler)
+			g.Run(t)
+			sameFileOverHTTP(t, g, image, data)
+			for _, id := range made {
+				call(t, g, "GET", "/v2/images/"+id, "", 200)
+			}
+			if conn, err = nbdtest.Open("unix", g.Socket, "overlay/"+overlay); err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if got, err := conn.Read(0, 4, 0); err != nil || string(got) != "kept" {
+				t.Errorf("the overlay has %q, %v", got, err)
+			}
+		})
+	}
 }
 
 // TestQuotas wants quotas of overlays and ephemeral disks to be ENOSPC.

@@ -203,14 +203,8 @@ func TestStartOnAFullDisk(t *testing.T) {
 	path, data := randomFile(t, 1<<20)
 	id := upload(t, g, "base", "raw", path)
 	g.Kill(t)
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for p := make([]byte, 64<<10); err == nil; {
-		_, err = f.Write(p)
-	}
-	f.Close()
+	filler := filepath.Join(dir, "filler")
+	fillUp(t, filler)
 	g.Launch(t)
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		select {
@@ -218,7 +212,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 			if text := g.Log(); !strings.Contains(text, "make room") {
 				t.Errorf("it says\n%s", text[max(0, len(text)-1000):])
 			}
-			os.Remove(f.Name())
+			os.Remove(filler)
 			g.Run(t)
 			sameFileOverHTTP(t, g, id, data)
 			return
@@ -232,7 +226,6 @@ func TestStartOnAFullDisk(t *testing.T) {
 		}
 	}
 	sameFileOverHTTP(t, g, id, data)
-	os.Remove(f.Name()) // etcd writes at a stop, and cannot end well without room
 }
 
 // TestManyOverlays has 100 overlays open for writing, each by an attachment

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -18,17 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// launch starts etcd. On data that it cannot read etcd panics, on whatever
-// goroutine it is, mostly by way of its logger: here that is an error like
-// any other, which says what to do. Once etcd has started, what its logger is
-// told to end the process with ends it again.
-func launch(ctx context.Context, cfg *embed.Config, logger *zap.Logger) (*embed.Etcd, error) {
+// launch starts etcd. On data that it cannot read, or a disk that takes no
+// more, etcd panics or ends the process, on whatever goroutine it is, mostly by
+// way of its logger: here that is an error like any other, which says what to
+// do. The trap tells of what comes after the start.
+func launch(ctx context.Context, cfg *embed.Config, logger *zap.Logger) (*embed.Etcd, *trap, error) {
 	if err := errors.Join(whole(cfg.Dir), room(cfg.Dir)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	t := &trap{failed: make(chan error, 1)}
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger.WithOptions(
-		zap.WithPanicHook(hook{t, zapcore.WriteThenPanic}), zap.WithFatalHook(hook{t, zapcore.WriteThenFatal})))
+	t := &trap{down: make(chan struct{})}
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger.WithOptions(zap.WithPanicHook(t), zap.WithFatalHook(t)))
 	var etcd *embed.Etcd
 	started := make(chan error, 1)
 	go func() { // after a failure elsewhere in etcd it may wait for ever: nobody waits for it
@@ -43,12 +43,12 @@ func launch(ctx context.Context, cfg *embed.Config, logger *zap.Logger) (*embed.
 	}()
 	select {
 	case err := <-started:
-		t.disarmed.Store(true)
-		return etcd, err
-	case err := <-t.failed:
-		return nil, remedy(cfg.Dir, err)
+		t.serving.Store(true)
+		return etcd, t, err
+	case <-t.down:
+		return nil, nil, remedy(cfg.Dir, t.err)
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 }
 
@@ -69,59 +69,71 @@ const leastRoom = 4 << 20
 
 // room refuses to start on a full disk.
 func room(dir string) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	free, err := freeBytes(dir)
+	if err != nil {
 		return nil // what is wrong with the folder is said by who opens it
 	}
-	blocks := st.Bavail
-	if os.Geteuid() == 0 { // what is kept back for root is for us
-		blocks = st.Bfree
-	}
-	if free := int64(blocks) * st.Bsize; free < leastRoom {
+	if free < leastRoom {
 		return remedy(dir, fmt.Errorf("%d bytes are free where %s is, and the catalog wants %d: %w", free, dir, int64(leastRoom), syscall.ENOSPC))
 	}
 	return nil
 }
 
+// freeBytes returns how much room there is for us on the disk that dir is on.
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	blocks := st.Bavail
+	if os.Geteuid() == 0 { // what is kept back for root is for us
+		blocks = st.Bfree
+	}
+	return int64(blocks) * st.Bsize, nil
+}
+
 // remedy says what to do about a database that cannot be used.
 func remedy(dir string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+	if full(err) {
 		return fmt.Errorf("the disk is full: make room and start again: %w", err)
 	}
 	return fmt.Errorf("the database is damaged: move %s away and fill a new one with platterd restore FILE, from the last backup: %w", dir, err)
 }
 
-// A trap takes what ends etcd while it starts.
+// full tells whether an error comes of a disk without room.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
+}
+
+// A trap takes what etcd wants to end the process for.
 type trap struct {
-	failed   chan error
-	disarmed atomic.Bool
+	down    chan struct{} // closed when etcd has failed
+	err     error         // the cause, once down
+	once    sync.Once
+	serving atomic.Bool // etcd has started
 }
 
+// fail notes the first failure, which is the cause of the others.
 func (t *trap) fail(err error) {
-	select {
-	case t.failed <- err:
-	default: // the first failure is the cause
-	}
+	t.once.Do(func() {
+		t.err = err
+		close(t.down)
+	})
 }
 
-// A hook is what a logger does after an entry that ends the process.
-type hook struct {
-	trap *trap
-	then zapcore.CheckWriteHook
-}
-
-// OnWrite ends the goroutine instead, as long as etcd starts.
-func (h hook) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
-	if h.trap.disarmed.Load() {
-		h.then.OnWrite(entry, fields)
-		return
-	}
+// OnWrite is what etcd's logger does after an entry that ends the process: it
+// ends the goroutine instead while etcd starts, and holds it for ever later.
+// What it has locked stays locked then: nothing may go on behind a failure.
+func (t *trap) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	err := errors.New(entry.Message)
 	for _, f := range fields {
 		if cause, ok := f.Interface.(error); ok {
 			err = fmt.Errorf("%s: %w", entry.Message, cause)
 		}
 	}
-	h.trap.fail(err)
-	runtime.Goexit()
+	t.fail(err)
+	if !t.serving.Load() {
+		runtime.Goexit()
+	}
+	select {}
 }

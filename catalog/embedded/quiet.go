@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -18,6 +19,10 @@ func harmless() []string {
 	}
 }
 
+// early is a part of what raft says, with numbers around it, when it is ready
+// for its first election a moment before it may have one.
+const early = " cannot campaign at term "
+
 // quiet is a handler that calls harmless things debugging, and, once the
 // server is being closed, everything: etcd reports each closed listener as an
 // error.
@@ -31,7 +36,7 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool { return q.ne
 
 // Handle passes a record on, calmer where that is right.
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	if q.closing.Load() || slices.Contains(harmless(), r.Message) {
+	if q.closing.Load() || slices.Contains(harmless(), r.Message) || strings.Contains(r.Message, early) {
 		r = r.Clone()
 		r.Level = slog.LevelDebug
 		if !q.next.Enabled(ctx, r.Level) {

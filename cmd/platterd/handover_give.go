@@ -168,6 +168,7 @@ func (g *gateway) suspend(ctx context.Context, end context.CancelFunc) (_ []wait
 			errs = append(errs, err)
 		}
 	}
+	g.records.makeRoom()
 	grace, cancel := context.WithTimeout(ctx, time.Duration(g.cfg.Limits.HandoverGrace))
 	defer cancel()
 	var web, files error

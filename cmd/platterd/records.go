@@ -101,6 +101,14 @@ func clientTLS(c config.Catalog) (*tls.Config, error) {
 	return out, nil
 }
 
+// makeRoom is called before the last changes of a stop, for which an etcd of
+// our own has kept room on the disk.
+func (r *records) makeRoom() {
+	if r.server != nil {
+		r.server.MakeRoom()
+	}
+}
+
 func (r *records) close() error {
 	if r.server != nil {
 		return r.server.Close()

@@ -29,6 +29,9 @@ func (g *gateway) close(end context.CancelFunc) error {
 			errs = append(errs, err)
 		}
 	}
+	if g.records != nil {
+		g.records.makeRoom()
+	}
 	if g.own != nil {
 		note(g.own.Close())
 	}
