@@ -205,9 +205,9 @@ func TestWritesWhereItIsTold(t *testing.T) {
 	}
 }
 
-// pressCtrlC runs platter and interrupts it after a while. It is false if
-// platter had ended well before.
-func pressCtrlC(t *testing.T, g *gateway.Gateway, args string, stdin *os.File, after time.Duration, want string) bool {
+// pressCtrlC runs platter and interrupts it some time after its work has begun.
+// It is false if platter had ended well before.
+func pressCtrlC(t *testing.T, g *gateway.Gateway, args string, stdin *os.File, begun func() bool, after time.Duration, want string) bool {
 	t.Helper()
 	cmd := cli(t, g, strings.Fields(args)...)
 	cmd.Stdin = stdin
@@ -216,12 +216,19 @@ func pressCtrlC(t *testing.T, g *gateway.Gateway, args string, stdin *os.File, a
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for end := time.Now().Add(time.Minute); len(ended) == 0 && !begun(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("platter %s does not begin", args)
+		}
+	}
 	time.Sleep(after)
 	pressed := time.Now()
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)
 	}
-	err := cmd.Wait()
+	err := <-ended
 	if err == nil {
 		for _, name := range []string{"down.raw", "out.qcow2"} {
 			os.Remove(name)
@@ -234,10 +241,25 @@ func pressCtrlC(t *testing.T, g *gateway.Gateway, args string, stdin *os.File, a
 	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(errs.String(), want) {
 		t.Errorf("platter %s: %v\n%s", args, err, errs.String())
 	}
-	if took := time.Since(pressed); took > 2*time.Second {
+	if took := time.Since(pressed); took > 15*time.Second {
 		t.Errorf("platter %s ends %v after Ctrl-C", args, took)
 	}
 	return true
+}
+
+// shown returns a function that tells whether an image of that name is there,
+// in one of these states.
+func shown(t *testing.T, g *gateway.Gateway, name string, states ...string) func() bool {
+	return func() bool {
+		_, text := get(t, g.URL+"/v2/images?name="+name)
+		return slices.ContainsFunc(states, func(state string) bool { return strings.Contains(text, `"status":"`+state+`"`) })
+	}
+}
+
+// partly tells whether a file is being written in the current folder.
+func partly() bool {
+	left, _ := filepath.Glob(".platter-*.part")
+	return len(left) > 0
 }
 
 // TestInterrupted presses Ctrl-C in the middle of everything that takes long:
@@ -254,21 +276,25 @@ func TestInterrupted(t *testing.T) {
 	}
 	defer hold.Close()
 	defer silent.Close()
+	if _, err := hold.Write(make([]byte, 32<<10)); err != nil { // and then it is silent
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args  string
+		begun func() bool
 		after time.Duration
 		want  string
 	}{
-		{"image create silent --file -", 100 * time.Millisecond, ""},
-		{"image create up --file " + big, 300 * time.Millisecond, "nothing was created"},
-		{"image save big down.raw", 150 * time.Millisecond, ""},
-		{"convert --to qcow2 -c " + big + " out.qcow2", 150 * time.Millisecond, ""},
-		{"capture --overlay vm --name captured", 200 * time.Millisecond, "the capture goes on"},
+		{"image create silent --file -", shown(t, g, "silent", "queued", "saving"), 50 * time.Millisecond, ""},
+		{"image create up --file " + big, shown(t, g, "up", "saving"), 100 * time.Millisecond, "nothing was created"},
+		{"image save big down.raw", partly, 50 * time.Millisecond, ""},
+		{"convert --to qcow2 -c " + big + " out.qcow2", partly, 50 * time.Millisecond, ""},
+		{"capture --overlay vm --name captured", shown(t, g, "captured", "queued", "saving"), 200 * time.Millisecond, "the capture goes on"},
 	} {
 		// What is done before the key is pressed proves nothing: press earlier.
 		interrupted := false
 		for after := c.after; !interrupted && after > time.Millisecond; after /= 2 {
-			interrupted = pressCtrlC(t, g, c.args, silent, after, c.want)
+			interrupted = pressCtrlC(t, g, c.args, silent, c.begun, after, c.want)
 		}
 		if !interrupted {
 			t.Errorf("platter %s is always done before Ctrl-C", c.args)
@@ -282,7 +308,7 @@ func TestInterrupted(t *testing.T) {
 			t.Errorf("left behind: %s", s.out)
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); must(t, g, "image", "list", "--name", "captured", "-f", "value", "-c", "status") != "active"; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); must(t, g, "image", "list", "--name", "captured", "-f", "value", "-c", "status") != "active"; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the capture did not go on")
 		}
@@ -295,32 +321,52 @@ func TestGatewayGoesAway(t *testing.T) {
 	g := gateway.Start(t, "--mount", "off")
 	big, _ := randomFile(t, 300<<20)
 	must(t, g, "image", "create", "big", "--file", big)
-	out := filepath.Join(t.TempDir(), "out.raw")
-	cmd := cli(t, g, "image", "save", "big", out)
+	t.Chdir(t.TempDir())
+	cmd := cli(t, g, "image", "save", "big", "out.raw")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond)
+	// Bytes have come, or all of them.
+	for there := false; !there; time.Sleep(time.Millisecond) {
+		files, _ := filepath.Glob(".platter-*.part")
+		for _, name := range append(files, "out.raw") {
+			st, err := os.Stat(name)
+			there = there || err == nil && st.Sys().(*syscall.Stat_t).Blocks > 0
+		}
+	}
 	g.Kill(t)
 	time.Sleep(time.Second)
 	g.Run(t)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("the download: %v\n%s", err, errs.String())
 	}
-	sameFile(t, out, readAll(t, big))
+	sameFile(t, "out.raw", readAll(t, big))
 
-	cmd = cli(t, g, "image", "create", "up", "--file", big)
-	errs.Reset()
-	cmd.Stderr = &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(300 * time.Millisecond)
-	g.Kill(t)
-	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 6 || !strings.Contains(errs.String(), "platter image delete ") {
-		t.Errorf("the upload: %v\n%s", err, errs.String())
+	for try := 0; ; try++ {
+		cmd = cli(t, g, "image", "create", "up", "--file", big)
+		errs.Reset()
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for saving := shown(t, g, "up", "saving"); len(ended) == 0 && !saving(); {
+			time.Sleep(time.Millisecond)
+		}
+		g.Kill(t)
+		err := <-ended
+		if err == nil && try < 10 { // it was done before
+			g.Run(t)
+			must(t, g, "image", "delete", "up")
+			continue
+		}
+		if cmd.ProcessState.ExitCode() != 6 || !strings.Contains(errs.String(), "platter image delete ") {
+			t.Errorf("the upload: %v\n%s", err, errs.String())
+		}
+		break
 	}
 	g.Run(t)
 	if status := must(t, g, "image", "list", "--name", "up", "-f", "value", "-c", "status"); status != "queued" {

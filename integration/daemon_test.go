@@ -5,7 +5,6 @@ package integration
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 func get(t testing.TB, url string) (int, string) {
@@ -191,7 +191,7 @@ func TestBackupRestoreAndMove(t *testing.T) {
 // startEtcd starts one real etcd and returns its client URL.
 func startEtcd(t testing.TB) string {
 	t.Helper()
-	client, peer := "http://"+loopback(t), "http://"+loopback(t)
+	client, peer := "http://"+port.Addr(t), "http://"+port.Addr(t)
 	cmd := exec.Command("etcd", "--name", "one", "--data-dir", t.TempDir(), "--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "one="+peer, "--log-level", "error")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -199,7 +199,7 @@ func startEtcd(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for range 500 {
+	for range 3000 {
 		if resp, err := http.Get(client + "/health"); err == nil {
 			resp.Body.Close()
 			return client
@@ -210,16 +210,6 @@ func startEtcd(t testing.TB) string {
 	return ""
 }
 
-func loopback(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // TestWithoutFUSE hides /dev/fuse from the gateway, which warns and goes on.
 func TestWithoutFUSE(t *testing.T) {
 	gateway.Need(t, "unshare")
@@ -228,7 +218,7 @@ func TestWithoutFUSE(t *testing.T) {
 		mount --bind /mnt /dev && exec "$0" "$@"`}
 	g.Run(t)
 	warned := func() bool { return strings.Contains(g.Log(), "level=WARN") && strings.Contains(g.Log(), "/dev/fuse") }
-	for i := 0; i < 100 && !warned(); i++ { // the log comes through a pipe
+	for i := 0; i < 1000 && !warned(); i++ { // the log comes through a pipe
 		time.Sleep(20 * time.Millisecond)
 	}
 	if !warned() {

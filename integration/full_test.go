@@ -119,8 +119,11 @@ func TestDiskFull(t *testing.T) {
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) // the free space is looked at now and then
-	if err := c.WriteAt(p, 900<<20, 0); err != nil {
+	err = c.WriteAt(p, 900<<20, 0)
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); err = c.WriteAt(p, 900<<20, 0) {
+		time.Sleep(200 * time.Millisecond) // the free space is looked at now and then
+	}
+	if err != nil {
 		t.Errorf("write after a discard: %v", err)
 	}
 	if err := c.Flush(); err != nil {

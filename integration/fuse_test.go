@@ -136,19 +136,19 @@ func TestFilesWhileImagesChange(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	var ids []string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && !t.Failed(); {
+	begun := time.Now()
+	working := func() bool { // on a slow machine until enough was read
+		past := time.Since(begun)
+		return !t.Failed() && (past < 5*time.Second || past < time.Minute && reads.Load() < 20)
+	}
+	for working() {
 		switch n := rng.IntN(4); {
 		case len(ids) < 3 || n == 0 && len(ids) < 20:
 			ids = append(ids, upload(t, g, fmt.Sprintf("name %d", rng.IntN(5)), "qcow2", disk))
 		case n == 1:
 			i := rng.IntN(len(ids))
 			call(t, g, "DELETE", "/v2/images/"+ids[i], "", 204)
-			if _, err := os.Stat(filepath.Join(g.Mount, "by-id", ids[i])); !errors.Is(err, fs.ErrNotExist) {
-				time.Sleep(500 * time.Millisecond) // the watch has to hear of it
-				if _, err := os.Stat(filepath.Join(g.Mount, "by-id", ids[i])); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("image %s is deleted and still there: %v", ids[i], err)
-				}
-			}
+			vanished(t, g, ids[i]) // the watch has to hear of it
 			ids = append(ids[:i], ids[i+1:]...)
 		default:
 			must(t, g, "image", "set", ids[rng.IntN(len(ids))], "--name", fmt.Sprintf("name %d", rng.IntN(5)))
@@ -160,8 +160,15 @@ func TestFilesWhileImagesChange(t *testing.T) {
 		t.Errorf("%d disks were read only", reads.Load())
 	}
 	t.Logf("%d disks read", reads.Load())
-	time.Sleep(1100 * time.Millisecond) // links are kept for a second
-	links, err := os.ReadDir(filepath.Join(g.Mount, "by-name"))
+	var links []fs.DirEntry
+	var err error
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // links are kept for a second
+		links, err = os.ReadDir(filepath.Join(g.Mount, "by-name"))
+		if err != nil || len(links) == len(ids) || time.Now().After(end) {
+			break
+		}
+	}
+	time.Sleep(1100 * time.Millisecond)
 	if err != nil || len(links) != len(ids) {
 		t.Errorf("%d links, want %d: %v", len(links), len(ids), err)
 	}
@@ -200,6 +207,20 @@ func readTree(dir string, want [32]byte, reads *atomic.Int64) error {
 	return nil
 }
 
+// vanished waits until the tree does not show an image any more.
+func vanished(t *testing.T, g *gateway.Gateway, id string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		_, err := os.Stat(filepath.Join(g.Mount, "by-id", id))
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("image %s is deleted and still there: %v", id, err)
+		}
+	}
+}
+
 // TestFileOpenWhileDeleted deletes an image under a reader.
 func TestFileOpenWhileDeleted(t *testing.T) {
 	g := gateway.Start(t)
@@ -215,14 +236,7 @@ func TestFileOpenWhileDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	call(t, g, "DELETE", "/v2/images/"+id, "", 204)
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(g.Mount, "by-id", id)); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the image is deleted and still there")
-		}
-	}
+	vanished(t, g, id)
 	rest, err := io.ReadAll(f)
 	if err != nil || !bytes.Equal(append(head, rest...), data) {
 		t.Errorf("the open file: %d bytes, %v", len(rest), err)

@@ -94,7 +94,7 @@ func dialPeer(t *testing.T, network, addr string) *peer {
 	}
 	t.Cleanup(func() { c.Close() })
 	p := &peer{t: t, c: c, sent: map[uint64]ask{}}
-	p.patience(20 * time.Second)
+	p.patience(time.Minute)
 	return p
 }
 
@@ -143,7 +143,7 @@ func (p *peer) u64() uint64 { p.t.Helper(); return binary.BigEndian.Uint64(p.byt
 // seconds.
 func (p *peer) closed() {
 	p.t.Helper()
-	p.patience(5 * time.Second)
+	p.patience(8 * time.Second)
 	n, err := p.c.Read(make([]byte, 1))
 	if n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatalf("the server did not close: %d bytes, %v", n, err)

@@ -261,7 +261,7 @@ func TestNBDKilledClient(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			if _, text := get(t, g.Debug+"/debug/nbd"); strings.Count(text, id) >= 2 {
 				break
 			}

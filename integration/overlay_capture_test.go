@@ -48,7 +48,7 @@ func (c captureTask) now(t *testing.T, g *gateway.Gateway) (task captureTask) {
 // until waits until a task is in a state.
 func (c captureTask) until(t *testing.T, g *gateway.Gateway, ok func(captureTask) bool) captureTask {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		now := c.now(t, g)
 		if ok(now) {
 			return now
@@ -104,7 +104,7 @@ func TestCaptureInTheOpen(t *testing.T) {
 	task.until(t, g, func(now captureTask) bool {
 		return now.Status == "failure" && strings.Contains(now.Message, "was deleted")
 	})
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("the capture ended %v after its image was deleted", took)
 	}
 
@@ -115,7 +115,7 @@ func TestCaptureInTheOpen(t *testing.T) {
 	stopped.until(t, g, moving)
 	start = time.Now()
 	g.Stop(t)
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("the stop took %v", took)
 	}
 	if leaks, bad := checkOverlay(t, g, overlay); leaks+bad > 0 {
@@ -216,7 +216,7 @@ func TestStopUnderLoad(t *testing.T) {
 	g.Stop(t)
 	took := time.Since(start)
 	work.Wait()
-	if took > 8*time.Second {
+	if took > 25*time.Second {
 		t.Errorf("the stop took %v", took)
 	}
 	t.Logf("stopped in %v after %d writes", took.Round(time.Millisecond), s.done())
@@ -235,7 +235,7 @@ func TestStopUnderLoad(t *testing.T) {
 			t.Errorf("write %d of %d is lost: %.16q, %v", k, n, got, err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); len(tree(t, g.Dir, "images")) != 2; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(tree(t, g.Dir, "images")) != 2; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("left are %v", tree(t, g.Dir, "images"))
 		}
@@ -301,7 +301,7 @@ func TestSecondSignal(t *testing.T) {
 	syscall.Kill(g.PID(), syscall.SIGTERM)
 	select {
 	case <-g.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second): // it could wait for 60 s
 		t.Error("the second signal does not end it")
 	}
 	work.Wait()
@@ -345,8 +345,13 @@ func TestSweeperSparesTheLiving(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if _, err := os.Stat(orphan); err == nil {
-		t.Error("the orphan is still there")
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(orphan); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the orphan is still there")
+		}
 	}
 	if n := len(tree(t, g.Dir, "images")); n != 5 {
 		t.Errorf("the store has %d objects: %v", n, tree(t, g.Dir, "images"))

@@ -127,7 +127,7 @@ func TestReconnect(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the same attachment is refused: %v", err)
 			}
-			if took := time.Since(start); took > time.Second/2 {
+			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("reconnecting took %v", took)
 			}
 			if got, err := c.Read(4096, len(text), 0); err != nil || !bytes.Equal(got, text) {
@@ -159,7 +159,7 @@ func TestReconnect(t *testing.T) {
 
 // TestUnusedAttachmentsExpire, and those in use do not.
 func TestUnusedAttachmentsExpire(t *testing.T) {
-	g := gateway.Start(t, "--mount", "off", "PLATTER_LIMITS_ATTACH_UNUSED=2s")
+	g := gateway.Start(t, "--mount", "off", "PLATTER_LIMITS_ATTACH_UNUSED=6s")
 	path, _ := randomFile(t, 1<<20)
 	base := upload(t, g, "base", "raw", path)
 	overlay := newOverlay(t, g, base, "")
@@ -171,7 +171,7 @@ func TestUnusedAttachmentsExpire(t *testing.T) {
 	}
 	c.Disconnect()
 	c.Close()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if status, _ := get(t, g.URL+"/platter/v1/attachments/"+unused); status == 404 {
 			break
 		}

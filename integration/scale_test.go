@@ -32,7 +32,7 @@ func TestHundredThousandImages(t *testing.T) {
 	start := time.Since(begun)
 	status := string(readAll(t, fmt.Sprintf("/proc/%d/status", g.PID())))
 	t.Logf("started in %v; %s", start.Round(time.Millisecond), regexp.MustCompile(`VmRSS:.*`).FindString(status))
-	if start > 20*time.Second {
+	if start > 2*time.Minute {
 		t.Errorf("the start took %v", start)
 	}
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/catalog/catalogtest"
 	"github.com/seed-478a8fee/platter/catalog/etcdkv"
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // A cluster is three members of Debian's etcd, on loopback.
@@ -41,8 +41,8 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c := &cluster{t: t, program: program, dir: t.TempDir(), process: make([]*exec.Cmd, 3)}
 	for range 3 {
-		c.client = append(c.client, freeURL(t))
-		c.peer = append(c.peer, freeURL(t))
+		c.client = append(c.client, "http://"+port.Addr(t))
+		c.peer = append(c.peer, "http://"+port.Addr(t))
 	}
 	t.Cleanup(func() {
 		for i := range c.process {
@@ -53,15 +53,6 @@ func newCluster(t *testing.T) *cluster {
 		c.start(i)
 	}
 	return c
-}
-
-func freeURL(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
 }
 
 func (c *cluster) start(i int) {

@@ -76,7 +76,7 @@ func serve(t *testing.T, disk block.Reader) (socket string, stop func()) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(context.Background(), l) }()
 	return socket, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)

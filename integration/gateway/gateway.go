@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // A Gateway is a running platterd with a data directory of its own.
@@ -76,7 +77,7 @@ func New(t testing.TB, flags ...string) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, nbd, debug := freePort(t), freePort(t), freePort(t)
+	api, nbd, debug := port.Addr(t), port.Addr(t), port.Addr(t)
 	g := &Gateway{
 		Dir: dir, URL: "http://" + api, Debug: "http://" + debug, NBD: nbd,
 		Socket: filepath.Join(dir, "nbd.sock"), Mount: filepath.Join(dir, "mnt"),
@@ -103,17 +104,6 @@ func New(t testing.TB, flags ...string) *Gateway {
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// freePort returns a loopback address that nobody listens on just now.
-func freePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // Run starts the process and waits until it is ready.
 func (g *Gateway) Run(t testing.TB) {
 	t.Helper()
@@ -138,10 +128,10 @@ func (g *Gateway) Launch(t testing.TB) {
 	g.cmd, g.done = cmd, done
 }
 
-// WaitReady waits until /readyz says yes, at most 60 s.
+// WaitReady waits until /readyz says yes, at most three minutes.
 func (g *Gateway) WaitReady(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get(g.URL + "/readyz")
 		if err == nil {
 			io.Copy(io.Discard, resp.Body)
@@ -156,7 +146,7 @@ func (g *Gateway) WaitReady(t testing.TB) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("platterd is not ready after a minute: %v\n%s", err, tail(g.Log(), 8<<10))
+			t.Fatalf("platterd is not ready after three minutes: %v\n%s", err, tail(g.Log(), 8<<10))
 		}
 	}
 }

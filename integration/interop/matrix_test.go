@@ -345,12 +345,12 @@ func (c cell) reads() {
 			t.Errorf("nbdsh with %s headers: %s", headers, out)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); c.headers() != "" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); c.headers() != "" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 	}
 	before, at := c.door.qemu(c.export)
 	stop := c.start(t, "qemu-io", append(append(before, "-r"), "-c", "read -P 0x5a 5M 1M", "-c", "read -P 0 13M 1M", "-c", "sleep 700", at)...)
 	used := ""
-	for end := time.Now().Add(20 * time.Second); used == "" && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); used == "" && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		used = c.headers()
 	}
 	if want := map[bool]string{false: "structured", true: "extended"}[c.root != ""]; used != want {

@@ -43,7 +43,7 @@ func debian13(t testing.TB) tools {
 
 // command makes a command that ends within a minute and with the test.
 func (k tools) command(t testing.TB, name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	if k.root == "" {
 		if name == "nbdsh" { // which asks PATH for a Python that may not have libnbd

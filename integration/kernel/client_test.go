@@ -159,16 +159,16 @@ func deviceWrites(t *testing.T, w *world, connections int) {
 	w.verify(t, d)
 
 	const restarts = 3
-	w.run(t, "rm -f /tmp/done; (%s; echo $? >/tmp/done) >/tmp/job 2>&1 </dev/null &", fio(d, "--size=64M --time_based --runtime=40"))
+	w.run(t, "rm -f /tmp/done; (%s; echo $? >/tmp/done) >/tmp/job 2>&1 </dev/null &", fio(d, "--size=64M --time_based --runtime=75"))
 	for range restarts {
 		time.Sleep(3 * time.Second)
 		begin := time.Now()
 		w.restart(t, 0)
 		t.Logf("the gateway was away for %v", time.Since(begin).Round(10*time.Millisecond))
 		// Something gets through again before the next one.
-		w.run(t, "ios() { awk '{ print $1 + $5 }' /sys/block/%s/stat; }; a=$(ios); for i in $(seq 300); do [ $(ios) -gt $((a + 50)) ] && break; sleep 0.1; done; [ $i -lt 300 ]", strings.TrimPrefix(d, "/dev/"))
+		w.run(t, "ios() { awk '{ print $1 + $5 }' /sys/block/%s/stat; }; a=$(ios); for i in $(seq 600); do [ $(ios) -gt $((a + 50)) ] && break; sleep 0.1; done; [ $i -lt 600 ]", strings.TrimPrefix(d, "/dev/"))
 	}
-	if got := w.run(t, "for i in $(seq 1200); do [ -e /tmp/done ] && break; sleep 0.1; done; cat /tmp/done /tmp/job"); got != "0" {
+	if got := w.run(t, "for i in $(seq 3000); do [ -e /tmp/done ] && break; sleep 0.1; done; cat /tmp/done /tmp/job"); got != "0" {
 		t.Fatalf("fio says %s", got)
 	}
 	w.sound(t)
@@ -191,12 +191,12 @@ func deviceTimesOut(t *testing.T, w *world) {
 	begin := time.Now()
 	out, err := w.m.Run(w.ctx, "dd if="+d+" of=/dev/null bs=64k count=1 iflag=direct")
 	took := time.Since(begin)
-	if err == nil || took < 2*time.Second || took > 40*time.Second {
+	if err == nil || took < 2*time.Second || took > 2*time.Minute {
 		t.Errorf("reading without a gateway: %v after %v: %s", err, took, out)
 	}
 	w.run(t, "busybox dmesg -c >/dev/null")
 	w.g.Run(t)
-	w.run(t, "for i in $(seq 200); do grep -q 'requests have failed' /tmp/log && break; sleep 0.1; done; cat /tmp/log")
+	w.run(t, "for i in $(seq 1200); do grep -q 'requests have failed' /tmp/log && break; sleep 0.1; done; cat /tmp/log")
 	w.reads(t, d)
 	w.detach(t, d)
 }

@@ -21,13 +21,14 @@ func TestPauses(t *testing.T) {
 	ctx := t.Context()
 	c := blue(t)
 	cfg := config(t, c)
+	patient := open(t, cfg)
 	cfg.Timeout = time.Second
-	s := open(t, cfg)
+	hasty := open(t, cfg)
 	data := sparse(9 << 20)
-	if err := storetest.Put(ctx, s, "base", -1, data); err != nil {
+	if err := storetest.Put(ctx, patient, "base", -1, data); err != nil {
 		t.Fatal(err)
 	}
-	work := func(user, round int) error {
+	work := func(s *rbd.Store, user, round int) error {
 		key := fmt.Sprintf("u%d-%d", user, round)
 		err := storetest.Put(ctx, s, key, -1, data)
 		errs := []error{err, s.CreateClone(ctx, rbd.CloneConfig{Parent: "base", Key: key + "-o"})}
@@ -49,7 +50,7 @@ func TestPauses(t *testing.T) {
 	for user := range failed {
 		wait.Go(func() {
 			for round := 0; time.Since(began) < 40*time.Second; round++ {
-				if work(user, round) != nil {
+				if work(hasty, user, round) != nil {
 					failed[user]++
 				}
 			}
@@ -63,8 +64,8 @@ func TestPauses(t *testing.T) {
 	}
 	wait.Wait()
 	t.Logf("rounds that met a pause, by user: %v", failed)
-	again(t, func() error { return work(9, 9) })
-	if err := storetest.Want(ctx, s, "base", data); err != nil {
+	again(t, func() error { return work(patient, 9, 9) })
+	if err := storetest.Want(ctx, patient, "base", data); err != nil {
 		t.Error(err)
 	}
 }

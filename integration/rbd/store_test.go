@@ -37,7 +37,7 @@ func TestBadConfig(t *testing.T) {
 				closing(t, s)
 				t.Fatal("it worked")
 			}
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("it took %v", took)
 			}
 			t.Log(err)
@@ -144,7 +144,7 @@ func TestAttach(t *testing.T) {
 		slices.Sort(times[name])
 		t.Logf("%s: median %v, worst %v", name, times[name][10], times[name][19])
 	}
-	if small, large := times["small"][10], times["large"][10]; large > 50*time.Millisecond+3*small {
+	if small, large := times["small"][10], times["large"][10]; large > time.Second+3*small {
 		t.Errorf("a large disk took %v, a small one %v", large, small)
 	}
 }

@@ -118,7 +118,7 @@ func TestOSDStopped(t *testing.T) {
 	ctx := t.Context()
 	c := ceph(t)
 	cfg := config(t, c)
-	cfg.Timeout = 2 * time.Second
+	cfg.Timeout = 4 * time.Second
 	s := open(t, cfg)
 	data := sparse(10 << 20)
 	clone(t, s, "o", data, 0)
@@ -144,20 +144,16 @@ func TestOSDStopped(t *testing.T) {
 	if _, err := s.Open(ctx, "base-of-o"); !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("open = %v, want ETIMEDOUT", err)
 	}
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("four requests took %v", took)
 	}
 	c.OSD.Resume(t)
 	if !d.Unknown() {
 		t.Error("the write that was not answered is forgotten")
 	}
-	if err := r.ReadAt(ctx, p, 5<<20); err != nil {
-		t.Errorf("read of an object, afterwards: %v", err)
-	}
+	again(t, func() error { return r.ReadAt(ctx, p, 5<<20) })
 	piece := storetest.Bytes(7, 8192)
-	if err := d.WriteAt(ctx, piece, 0); err != nil {
-		t.Errorf("write, afterwards: %v", err)
-	}
+	again(t, func() error { return d.WriteAt(ctx, piece, 0) })
 	copy(data, piece)
 	if err := blocktest.Equal(ctx, d, data); err != nil {
 		t.Error(err)
@@ -182,7 +178,7 @@ func TestOSDStoppedForLong(t *testing.T) {
 	ctx := t.Context()
 	c := blue(t)
 	cfg := config(t, c)
-	cfg.Timeout = 2 * time.Second
+	cfg.Timeout = 4 * time.Second
 	s := open(t, cfg)
 	data := sparse(10 << 20)
 	clone(t, s, "o", data, 0)
@@ -203,7 +199,7 @@ func TestOSDStoppedForLong(t *testing.T) {
 	closing(t, d)
 }
 
-// again tries until it works, for at most a minute.
+// again tries until it works, for at most two minutes.
 func again(t testing.TB, f func() error) {
 	t.Helper()
 	began := time.Now()
@@ -212,7 +208,7 @@ func again(t testing.TB, f func() error) {
 		if err == nil {
 			return
 		}
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > 2*time.Minute {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -256,9 +252,7 @@ func TestOSDKilled(t *testing.T) {
 	close(stop)
 	wait.Wait()
 	got := make([]byte, 32<<20)
-	if err := d.ReadAt(ctx, got, 0); err != nil {
-		t.Fatal(err)
-	}
+	again(t, func() error { return d.ReadAt(ctx, got, 0) })
 	for i, want := range acknowledged {
 		if !bytes.Equal(got[i<<12:(i+1)<<12], bytes.Repeat([]byte{want}, 4096)) {
 			t.Fatalf("block %d is %#x, acknowledged was %#x", i, got[i<<12], want)
@@ -323,7 +317,7 @@ func full(t *testing.T, c *servers.Ceph, ratio string, shows func() bool) {
 		c.Command(t, "ceph", "osd", what, ratio)
 	}
 	for began := time.Now(); !shows(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
+		if time.Since(began) > 2*time.Minute {
 			t.Fatalf("a full ratio of %s shows no effect", ratio)
 		}
 	}

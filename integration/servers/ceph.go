@@ -11,6 +11,8 @@ import (
 	"net"
 	"path/filepath"
 	"time"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // CephConfig says what StartCeph starts.
@@ -59,9 +61,9 @@ func StartCeph(t TB, cfg CephConfig) *Ceph {
 	dir := tempDir(t, "ceph")
 	c := &Ceph{Dir: dir, Conf: filepath.Join(dir, "ceph.conf"), Pool: "images", User: "platter", Keyring: filepath.Join(dir, "client.platter.keyring")}
 	mkdir(t, c.path("mon"), c.path("osd"), c.path("rgw"), c.path("run"), c.path("crash"))
-	v2, v1, fsid := freePort(t), freePort(t), newUUID()
+	v2, v1, fsid := port.Free(t), port.Free(t), newUUID()
 	if cfg.RGW {
-		c.rgwPort = freePort(t)
+		c.rgwPort = port.Free(t)
 	}
 	write(t, c.Conf, cephConf(c, cfg, fsid, v2, v1))
 	keys := c.writeKeys(t)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // Etcd is a cluster of etcd members.
@@ -23,8 +25,8 @@ func StartEtcd(t TB, n int) *Etcd {
 	e := &Etcd{}
 	var peers, members []string
 	for i := range n {
-		e.Endpoints = append(e.Endpoints, fmt.Sprintf("http://127.0.0.1:%d", freePort(t)))
-		peers = append(peers, fmt.Sprintf("http://127.0.0.1:%d", freePort(t)))
+		e.Endpoints = append(e.Endpoints, fmt.Sprintf("http://127.0.0.1:%d", port.Free(t)))
+		peers = append(peers, fmt.Sprintf("http://127.0.0.1:%d", port.Free(t)))
 		members = append(members, fmt.Sprintf("m%d=%s", i, peers[i]))
 	}
 	for i := range n {

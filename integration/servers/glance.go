@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // GlanceConfig says which stores a Glance has. Each that is set becomes one of
@@ -42,7 +44,7 @@ const SwiftReference = "account"
 func StartGlance(t TB, cfg GlanceConfig) *Glance {
 	t.Helper()
 	need(t, "glance-api", "glance-manage")
-	dir, port := tempDir(t, "glance"), freePort(t)
+	dir, port := tempDir(t, "glance"), port.Free(t)
 	g := &Glance{URL: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	for _, folder := range []string{"staging", "tasks", "locks"} {
 		mkdir(t, filepath.Join(dir, folder))

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"time"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // Keystone is OpenStack's identity service.
@@ -33,7 +35,7 @@ var runKeystone []byte
 func StartKeystone(t TB) *Keystone {
 	t.Helper()
 	need(t, "python3", "keystone-manage")
-	dir, port := tempDir(t, "keystone"), freePort(t)
+	dir, port := tempDir(t, "keystone"), port.Free(t)
 	k := &Keystone{URL: fmt.Sprintf("http://127.0.0.1:%d/v3", port), Region: "RegionOne",
 		User: "platter", Password: "user-password", Project: "images", AdminPassword: "admin-password"}
 	for _, keys := range []string{"fernet", "credential"} {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -265,23 +264,6 @@ func try(env []string, stdin string, name string, args ...string) (string, error
 }
 
 func end(b bytes.Buffer) []byte { return b.Bytes()[max(0, b.Len()-8<<10):] }
-
-// freePort returns a loopback port that nobody listens on. It lies below the
-// range that the kernel gives to clients, so that a server finds it free when
-// it is started again.
-func freePort(t TB) int {
-	t.Helper()
-	for range 1000 {
-		port := 10000 + rand.IntN(22000)
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
-	}
-	t.Fatalf("no free port on loopback")
-	return 0
-}
 
 // answersTCP says whether somebody accepts connections on a loopback port.
 func answersTCP(port int) func() error {

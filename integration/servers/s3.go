@@ -13,6 +13,8 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // S3 is how an S3 server is reached. It wants addresses with the bucket in
@@ -77,7 +79,7 @@ func StartVersity(t TB, cfg VersityConfig) *Versity {
 	t.Helper()
 	_, here, _, _ := runtime.Caller(0)
 	binary := strings.TrimSpace(run(t, nil, "", filepath.Join(filepath.Dir(here), "versitygw.sh"), cacheDir()))
-	dir, port := tempDir(t, "s3"), freePort(t)
+	dir, port := tempDir(t, "s3"), port.Free(t)
 	data, versions, iam, meta := filepath.Join(dir, "data"), filepath.Join(dir, "versions"), filepath.Join(dir, "iam"), filepath.Join(dir, "meta")
 	mkdir(t, data, versions, iam, meta)
 	v := &Versity{Data: data, Meta: meta, S3: S3{

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ncw/swift/v2"
+
+	"github.com/seed-478a8fee/platter/integration/port"
 )
 
 // SwiftAccount is how an account of an object store with Swift's API is
@@ -96,7 +98,7 @@ func StartSwift(t TB, cfg SwiftConfig) *Swift {
 	}
 	ports := map[string]int{}
 	for _, name := range []string{"account", "container", "object", "proxy", "memcached"} {
-		ports[name] = freePort(t)
+		ports[name] = port.Free(t)
 	}
 	s.URL = fmt.Sprintf("http://127.0.0.1:%d", ports["proxy"])
 	if cfg.MaxObject == 0 {

@@ -96,7 +96,7 @@ func TestFaults(t *testing.T) {
 			"ranges ignored":  func(p *proxy.Proxy) { p.Add(proxy.Rule{Method: "GET", Range: "bytes=", Times: 2}, proxy.IgnoreRange()) },
 		} {
 			t.Run(k.name+"/"+name, func(t *testing.T) {
-				s, p := behind(t, a, func(c *swift.Config) { c.SegmentSize, c.Timeout = 1<<20, 2*time.Second })
+				s, p := behind(t, a, func(c *swift.Config) { c.SegmentSize, c.Timeout = 1<<20, 4*time.Second })
 				tough := far.New(s, far.Config{})
 				add(p)
 				if err := storetest.Put(t.Context(), tough, "k", -1, data); err != nil {
@@ -144,13 +144,15 @@ func TestRestart(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		server.Proxy.Start(t)
 	}
-	var done atomic.Bool
+	var starts atomic.Bool
+	back := make(chan struct{})
 	for off := 0; off < len(data); off += 256 << 10 {
 		if off == 8<<20 {
 			server.Proxy.Kill(t)
 			go func() { // ends within seconds, before the upload does
-				defer done.Store(true)
+				defer close(back)
 				time.Sleep(2 * time.Second)
+				starts.Store(true)
 				server.Proxy.Start(t)
 			}()
 		}
@@ -161,9 +163,10 @@ func TestRestart(t *testing.T) {
 	if err := w.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !done.Load() {
+	if !starts.Load() {
 		t.Error("the upload ended while the server was away")
 	}
+	<-back
 	r, err := s.Open(t.Context(), "k")
 	if err != nil {
 		t.Fatal(err)

@@ -142,7 +142,7 @@ func (r *running) sound(t *testing.T) {
 	r.cmd.Process.Signal(os.Interrupt)
 	select {
 	case <-r.done:
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("fio does not end")
 	}
 	if out := r.out.String(); !strings.Contains(out, "err= 0") || strings.Contains(out, "verify:") || strings.Contains(out, "error") {
@@ -219,7 +219,7 @@ func (w *watcher) work(ctx context.Context, c *nbdtest.Client, from uint64, exte
 				if c != nil {
 					c.Close()
 				}
-				if ctx.Err() != nil || time.Since(begin) > time.Minute {
+				if ctx.Err() != nil || time.Since(begin) > 3*time.Minute {
 					return fmt.Errorf("cannot connect again: %w", err)
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -242,9 +242,9 @@ func (w *watcher) work(ctx context.Context, c *nbdtest.Client, from uint64, exte
 func (w *watcher) stalled() time.Duration {
 	w.t.Helper()
 	n := w.count.Load()
-	for end := time.Now().Add(30 * time.Second); w.count.Load() < n+2; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); w.count.Load() < n+2; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("no block was written for half a minute")
+			w.t.Fatalf("no block was written for two minutes")
 		}
 	}
 	return time.Duration(w.worst.Swap(0))

@@ -76,7 +76,7 @@ func reconnecting(t *testing.T, server, export string, first ...string) (uri str
 		"--nbd-server", "addr.type=unix,addr.path="+socket,
 		"--export", "type=nbd,id=e,node-name=disk,name=disk,writable=on")...)
 	uri = "nbd+unix:///disk?socket=" + socket
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := try(t, "nbdinfo", "--size", uri); err == nil {
 			return uri
 		} else if time.Now().After(end) {

@@ -101,7 +101,7 @@ func TestDepthAsQEMU(t *testing.T) {
 		_ = server.Process.Kill() // it ends by itself after the first client
 		_ = server.Wait()
 	}()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}
