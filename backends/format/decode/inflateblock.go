@@ -18,14 +18,19 @@ func (f *Inflater) block(dst []byte, op int) (int, error) {
 
 // fast decodes while there is so much input and room for output that neither
 // must be looked at for each code. The state is in local variables, since the
-// compiler keeps those in registers.
+// compiler keeps those in registers. Each turn looks its first code up in the bits
+// that are there before it reads more, which takes longer; they are nearly always
+// enough. Most matches are short: 16 bytes are copied at once, and what is too
+// much is written over by what follows.
 func (f *Inflater) fast(dst []byte, op int) (_ int, end bool, err error) {
-	src, pos, bb, n := f.src, f.pos, f.bits, f.n
-	lit, dist := &f.lit, &f.dist
+	src, pos, bb, n, lit, dist := f.src, f.pos, f.bits, f.n, &f.lit, &f.dist
 	for pos+8 <= len(src) && op+slack <= len(dst) {
+		e, few := lit[bb&(1<<litBits-1)], n < litBits
 		bb |= binary.LittleEndian.Uint64(src[pos:]) << (n & 63)
 		pos, n = pos+int((63-n)>>3), n|56
-		e := lit[bb&(1<<litBits-1)]
+		if few {
+			e = lit[bb&(1<<litBits-1)]
+		}
 		if e >= entryLiteral { // up to three literals for one refill
 			dst[op] = byte(e >> 16)
 			op++
@@ -84,8 +89,6 @@ func (f *Inflater) fast(dst []byte, op int) (_ int, end bool, err error) {
 		if back > op {
 			return op, false, errDeflate("match before the start")
 		}
-		// Most matches are short: 16 bytes are copied at once, and what is too
-		// much is written over by what follows.
 		if back >= 16 {
 			*(*[16]byte)(dst[op:]) = *(*[16]byte)(dst[op-back:])
 			if length > 16 {
