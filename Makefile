@@ -30,7 +30,7 @@ deps: ## install everything: also what the tests need, and libnbd's Go bindings
 	@.ci/deps test
 
 unit: ## tests that need Go alone, then those with goroutines under the race detector
-	go test ./...
+	go test -timeout 30m ./...
 	go test -race -short -timeout 30m $$(go list ./... | grep -v /integration)
 	PLATTER_SCHEDULES=10000 go test -count=1 -timeout 30m ./integration/schedules
 	PLATTER_CONSISTENCY=1000 go test -race -count=1 -timeout 30m ./integration/consistency
@@ -49,7 +49,7 @@ lint: ## gofmt, vet, staticcheck, tidy go.mod
 	go vet ./...
 	go vet -tags integration,$(TAGS) ./...
 	go tool staticcheck -tags integration,$(TAGS) ./...
-	go mod tidy -diff
+	go mod tidy -diff || { sleep 20; go mod tidy -diff; } # what it fetches may not come at once
 
 fuzz: ## each fuzz test for FUZZTIME (20s)
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \

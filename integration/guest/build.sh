@@ -15,9 +15,22 @@ mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-apt-cache depends linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update -qq
-package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package")
+# again runs a command that needs the network until it works, five times at
+# most.
+again() {
+	for pause in 2 6 18 54; do
+		if "$@"; then return 0; fi
+		sleep $pause
+	done
+	"$@"
+}
+apt_get() { apt-get -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 "$@"; }
+package() { apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }'; }
+kernel() {
+	(cd "$work" && apt_get -o APT::Sandbox::User=root download "$(package)") ||
+		{ apt_get update && (cd "$work" && apt_get -o APT::Sandbox::User=root download "$(package)"); }
+}
+again kernel
 dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
 cp "$work"/kernel/boot/vmlinuz-* "$out/vmlinuz"
 
@@ -34,9 +47,13 @@ for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev vir
 done
 (cd "$initrd" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$out/initrd"
 
-mmdebstrap --quiet --variant=essential --include=e2fsprogs,mount \
-	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-	bookworm "$work/root"
+root() {
+	rm -rf "$work/root"
+	mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --variant=essential --include=e2fsprogs,mount \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		bookworm "$work/root"
+}
+again root
 install -m 755 "$here/guest-init" "$work/root/usr/local/sbin/guest-init"
 rm -rf "$work"/root/var/cache/apt/* "$work"/root/var/lib/apt/lists/*
 truncate -s 1G "$work/root.raw"

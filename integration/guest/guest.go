@@ -65,7 +65,7 @@ func (f Files) bootsUnderKVM(ctx context.Context) bool {
 	} else {
 		k.Close()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 45*time.Second)
 	defer cancel()
 	m, err := f.boot(ctx, "platter.probe", "")
 	if err != nil {
