@@ -68,19 +68,23 @@ type conn struct {
 	meter    Meter
 	reads    pace
 	writes   pace
+	alone    alone
 	draining atomic.Bool
 	writable atomic.Bool
 	portable atomic.Bool // another server could go on with it
 	pausing  atomic.Bool // one is to
 	handed   *Handed     // what it gets; set before done is closed
 
-	bytes    *semaphore.Weighted // in flight
-	slots    chan struct{}       // workers in use
-	working  sync.WaitGroup
-	holding  atomic.Int64 // bytes in flight
-	unread   atomic.Int64 // since when the client does not take a reply; 0 if it does
-	unsent   atomic.Int64 // since when the client owes us a payload; 0 if it does not
-	troubled atomic.Bool  // an I/O error has been logged
+	bytes   *semaphore.Weighted // in flight
+	slots   chan struct{}       // workers in use
+	working sync.WaitGroup
+	// unanswered counts what workers have not begun to answer: a client that
+	// has seen a reply may be back before its worker has left.
+	unanswered atomic.Int32
+	holding    atomic.Int64 // bytes in flight
+	unread     atomic.Int64 // since when the client does not take a reply; 0 if it does
+	unsent     atomic.Int64 // since when the client owes us a payload; 0 if it does not
+	troubled   atomic.Bool  // an I/O error has been logged
 
 	requests, bytesRead, bytesWritten, failures atomic.Int64
 }
@@ -133,9 +137,15 @@ func roomy(n uint64) byte {
 // run has the connection served, by talk, and cleans up after it.
 func (c *conn) run(talk func() error) {
 	roomy(c.client.ID)
+	if err := talk(); !errors.Is(err, errRelieved) {
+		c.end(err)
+	}
+}
+
+// end cleans up after a connection that err has ended, or nobody.
+func (c *conn) end(err error) {
 	defer close(c.done)
 	defer c.s.forget(c)
-	err := talk()
 	if errors.Is(err, errHanded) && c.pack() {
 		return // with the socket open
 	}
@@ -221,7 +231,16 @@ func (c *conn) goOn() error {
 	if c.draining.Load() {
 		c.wake()
 	}
-	err := c.ending(c.transmit())
+	return c.readOn()
+}
+
+// readOn takes up requests until one side ends it.
+func (c *conn) readOn() error {
+	err := c.transmit()
+	if errors.Is(err, errRelieved) {
+		return err
+	}
+	err = c.ending(err)
 	if sendErr := c.settle(); err == nil {
 		err = sendErr
 	}

@@ -28,10 +28,11 @@ type input struct {
 
 	// A socket that can say when there is something to read needs no large
 	// memory until then.
-	raw  syscall.RawConn // nil if it cannot
-	look func(fd uintptr) bool
-	got  int
-	err  error
+	raw    syscall.RawConn // nil if it cannot
+	look   func(fd uintptr) bool
+	glance func(fd uintptr) bool
+	got    int
+	err    error
 }
 
 // start makes the input that of a socket.

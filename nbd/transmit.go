@@ -128,8 +128,11 @@ func (c *conn) decline(q *request, why error) error {
 	return nil
 }
 
-// handOver gives q to a worker, with all that it needs.
+// handOver gives q to a worker, with all that it needs, or does a worker's work
+// itself for a client that has nothing else to ask. After errRelieved somebody
+// else reads on.
 func (c *conn) handOver(q *request) error {
+	here := c.next(q)
 	r := c.s.pools.request()
 	*r = *q
 	if len(c.slots) == cap(c.slots) || c.in.buffered() < c.headers.requestSize() {
@@ -144,6 +147,10 @@ func (c *conn) handOver(q *request) error {
 	if err := c.equip(r); err != nil {
 		c.leave(r)
 		return err
+	}
+	c.unanswered.Add(1)
+	if here {
+		return c.serveAlone(r)
 	}
 	c.s.crew.do(r)
 	return nil
@@ -203,12 +210,18 @@ func (c *conn) payload(r *request) error {
 // finish serves r; it is what workers do.
 func (c *conn) finish(r *request) {
 	c.perform(r, r.reply)
+	c.deliver(r)
+}
+
+// deliver sends the reply of r, and ends it.
+func (c *conn) deliver(r *request) {
 	if r.held != nil { // before the reply, which may have to wait for the client
 		r.held.release()
 		r.held = nil
 	}
 	reply := r.reply
 	r.reply = nil
+	c.unanswered.Add(-1)
 	c.out.send(reply)
 	c.leave(r)
 }
