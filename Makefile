@@ -2,6 +2,10 @@
 export PLATTER_CACHE ?= $(CURDIR)/.cache
 export PATH := $(PLATTER_CACHE)/go/bin:/usr/local/go/bin:$(PATH):/usr/sbin:/sbin
 export GOTOOLCHAIN ?= auto
+# Tests listen on sockets in it, whose paths have 107 bytes.
+ifneq ($(shell [ "$${#TMPDIR}" -gt 24 ] && echo long),)
+export TMPDIR := /tmp
+endif
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DATA    ?= $(CURDIR)/data
