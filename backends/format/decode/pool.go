@@ -26,7 +26,7 @@ type Pool struct {
 	zstd    sync.Pool     // of *zstdStream
 	helpers chan struct{}
 	early   chan struct{} // who works before anybody asked
-	busy    atomic.Int64  // who decompresses just now
+	wanted  atomic.Int64  // clusters that are asked for and not yet decompressed
 }
 
 // NewPool returns an empty Pool.
@@ -58,8 +58,6 @@ func (p *Pool) Put(b []byte) {
 // Inflate decompresses the raw deflate stream at the start of src until dst
 // is full. What follows in src does not matter.
 func (p *Pool) Inflate(dst, src []byte) error {
-	p.busy.Add(1)
-	defer p.busy.Add(-1)
 	f, ok := p.flate.Get().(*Inflater)
 	if !ok {
 		f = new(Inflater)
@@ -89,8 +87,6 @@ func newZstd() (*zstd.Decoder, error) {
 // Zstd decompresses the zstd frames at the start of src until dst is full.
 // What follows in src does not matter.
 func (p *Pool) Zstd(dst, src []byte) error {
-	p.busy.Add(1)
-	defer p.busy.Add(-1)
 	z, ok := p.zstd.Get().(*zstdStream)
 	if !ok {
 		dec, err := newZstd()
@@ -192,8 +188,12 @@ func zstdFrame(src []byte, size int) int {
 // Cores returns how many may decompress at a time.
 func (p *Pool) Cores() int { return cap(p.helpers) }
 
-// Spare reports whether a core seems to be free of decompressing.
-func (p *Pool) Spare() bool { return p.busy.Load() < int64(cap(p.helpers)) }
+// Want says that n clusters more have been asked for and are to be decompressed,
+// or, if n is below 0, that so many have been.
+func (p *Pool) Want(n int) { p.wanted.Add(int64(n)) }
+
+// Spare reports whether what is asked for leaves a core free.
+func (p *Pool) Spare() bool { return p.wanted.Load() < int64(cap(p.helpers)) }
 
 // Engage reports whether one more may work before anybody asked. All cores but
 // one may: that one is for those who ask. Who was engaged calls Dismiss.

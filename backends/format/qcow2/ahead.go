@@ -16,8 +16,9 @@ const (
 // disk with. Each has a window, which doubles as long as the reader keeps up
 // with it; a read elsewhere gets none. What comes early is in the cache of
 // clusters, so memory is bounded there, and those who come for a cluster that is
-// being inflated wait for it. It takes only cores that nobody who has asked
-// uses: under a load that keeps all of them busy it does nothing.
+// being inflated wait for it. It takes only cores that are not needed for what
+// has been asked for: a client that asks for much at a time keeps them all busy,
+// and what is inflated early is copied once more.
 type ahead struct {
 	im   *Image
 	most int64 // clusters of the largest window
@@ -66,7 +67,7 @@ func (a *ahead) close() {
 	a.all.Wait()
 }
 
-// note takes down that [off, off+n) is read. Reads that begin no cluster
+// note takes down that [off, off+n) has been read. Reads that begin no cluster
 // change nothing, so of small ones at random places few take the lock.
 func (a *ahead) note(off, n int64) {
 	bits := a.im.f.g.ClusterBits

@@ -14,7 +14,7 @@ func (im *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := block.CheckRange(off, int64(len(p)), im.size); err != nil {
 		return err
 	}
-	noted := im.ahead == nil
+	packedAt, n := int64(-1), int64(0)
 	for len(p) > 0 {
 		r, err := im.find(ctx, off, int64(len(p)))
 		if err != nil {
@@ -24,9 +24,8 @@ func (im *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 		case plain:
 			err = im.f.readPlain(ctx, p[:r.n], r.host)
 		case packed:
-			if !noted {
-				im.ahead.note(off, int64(len(p)))
-				noted = true
+			if packedAt < 0 {
+				packedAt, n = off, int64(len(p))
 			}
 			r.n, err = im.readPacked(ctx, p, off, r)
 		default:
@@ -36,6 +35,10 @@ func (im *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 			return err
 		}
 		p, off = p[r.n:], off+r.n
+	}
+	// Only now: a long read has used all cores itself.
+	if im.ahead != nil && packedAt >= 0 {
+		im.ahead.note(packedAt, n)
 	}
 	return nil
 }
@@ -123,6 +126,8 @@ func (im *Image) readPart(ctx context.Context, p []byte, off int64, word uint64)
 		if im.ahead != nil {
 			im.ahead.missed(off >> f.g.ClusterBits)
 		}
+		f.clusters.Pool().Want(1)
+		defer f.clusters.Pool().Want(-1)
 		return f.decodeAt(ctx, b, word)
 	})
 }
@@ -173,6 +178,8 @@ func (f *file) decode(p, src []byte, off int64) error {
 // readBatch reads whole clusters on as many cores as are free. Streams that
 // lie side by side, as writers leave them, are read from the file at once.
 func (f *file) readBatch(ctx context.Context, wants []want) error {
+	f.clusters.Pool().Want(len(wants))
+	defer f.clusters.Pool().Want(-len(wants))
 	for len(wants) > 0 {
 		span, n, err := f.sideBySide(wants)
 		if err != nil {
