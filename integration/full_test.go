@@ -225,7 +225,11 @@ func TestStopOnAFullDisk(t *testing.T) {
 			}
 			code := process.ProcessState.ExitCode()
 			t.Logf("it ended with %d after %d changes", code, len(made)-1)
-			if code != 0 && (!c.changes || !strings.Contains(g.Log(), "make room")) {
+			want := "the embedded etcd has ended: the disk is full: make room" // before the stop
+			if c.greedy {
+				want = "make room"
+			}
+			if code != 0 && !strings.Contains(g.Log(), want) {
 				t.Errorf("it ended with %d and said\n%s", code, g.Log()[max(0, len(g.Log())-2000):])
 			}
 			os.Remove(filler)
@@ -243,6 +247,40 @@ func TestStopOnAFullDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHandOverOnAFullDisk: where the next process might not start, the first
+// one goes on.
+func TestHandOverOnAFullDisk(t *testing.T) {
+	dir := smallDisk(t, "400m")
+	g := gateway.New(t, "--mount", "off", "--data-dir", dir, "PLATTER_LIMITS_RESERVE=1MiB")
+	g.Dir, g.Socket = dir, filepath.Join(dir, "nbd.sock")
+	g.Run(t)
+	path, _ := randomFile(t, 1<<20)
+	conn, err := nbdtest.Open("unix", g.Socket, "overlay/"+g.NewOverlay(t, upload(t, g, "base", "raw", path), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.WriteAt([]byte("kept"), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(dir, "filler")
+	fillUp(t, filler)
+	back := g.LaunchTakeOver(t)
+	<-g.Done()
+	if code := g.ExitCode(); code != 1 || !strings.Contains(g.Log(), "make room") {
+		t.Errorf("the next one ended with %d", code)
+	}
+	back()
+	for range 2 {
+		if got, err := conn.Read(0, 4, 0); err != nil || string(got) != "kept" {
+			t.Fatalf("the overlay has %q, %v", got, err)
+		}
+		os.Remove(filler)
+		g.TakeOver(t)
+	}
+	conn.Disconnect()
 }
 
 // TestQuotas wants quotas of overlays and ephemeral disks to be ENOSPC.

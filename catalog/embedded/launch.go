@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
@@ -68,13 +69,20 @@ func whole(dir string) error {
 const leastRoom = 4 << 20
 
 // room refuses to start on a full disk.
-func room(dir string) error {
+func room(dir string) error { return wants(dir, leastRoom) }
+
+// Room tells whether a server would surely start in dir. A start reserves a
+// further segment of the log, so with less it may or may not: a gateway that
+// runs should not be ended for that. An error wraps syscall.ENOSPC.
+func Room(dir string) error { return wants(dir, leastRoom+wal.SegmentSizeBytes) }
+
+func wants(dir string, least int64) error {
 	free, err := freeBytes(dir)
 	if err != nil {
 		return nil // what is wrong with the folder is said by who opens it
 	}
-	if free < leastRoom {
-		return remedy(dir, fmt.Errorf("%d bytes are free where %s is, and the catalog wants %d: %w", free, dir, int64(leastRoom), syscall.ENOSPC))
+	if free < least {
+		return remedy(dir, fmt.Errorf("%d bytes are free where %s is, and the catalog wants %d: %w", free, dir, least, syscall.ENOSPC))
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger, takeOver boo
 func (p *process) begin(ctx context.Context, takeOver bool) error {
 	if takeOver {
 		// What can be seen to be wrong is said before anybody has to wait.
-		if err := newGateway(p).openCerts(); err != nil {
+		if err := errors.Join(newGateway(p).openCerts(), roomForRecords(p.cfg)); err != nil {
 			return err
 		}
 		err := p.take(ctx)

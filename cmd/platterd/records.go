@@ -35,7 +35,7 @@ func openRecords(ctx context.Context, cfg *config.Config, log *slog.Logger, join
 	if len(cfg.Catalog.Etcd) > 0 {
 		return dialRecords(ctx, cfg, log)
 	}
-	dir := filepath.Join(cfg.DataDir, "etcd")
+	dir := recordsDir(cfg)
 	server, err := embedded.Start(ctx, embedded.Config{Dir: dir, Logger: log})
 	if join && errors.Is(err, fs.ErrExist) {
 		return joinRecords(cfg, dir, log)
@@ -44,6 +44,17 @@ func openRecords(ctx context.Context, cfg *config.Config, log *slog.Logger, join
 		return nil, err
 	}
 	return &records{kv: etcdkv.New(server.Client(), cfg.Catalog.Prefix), server: server, died: server.Err()}, nil
+}
+
+// recordsDir is where an etcd of our own has its data.
+func recordsDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "etcd") }
+
+// roomForRecords tells whether an etcd of our own would start.
+func roomForRecords(cfg *config.Config) error {
+	if len(cfg.Catalog.Etcd) > 0 {
+		return nil
+	}
+	return embedded.Room(recordsDir(cfg))
 }
 
 // joinRecords uses the embedded etcd of a gateway that runs.
