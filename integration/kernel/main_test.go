@@ -35,11 +35,18 @@ const (
 	blankSize = 96 << 20
 )
 
+// soaking says whether the full counts are wanted.
+func soaking() bool { return os.Getenv("PLATTER_SOAK") != "" }
+
 // start starts both and makes two images.
 func start(t *testing.T) *world {
 	t.Helper()
 	gateway.Need(t, "qemu-system-x86_64", "nbd-client", "fio", "busybox", "mke2fs", "go")
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	within := 15 * time.Minute
+	if soaking() {
+		within = 2 * time.Hour
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	t.Cleanup(cancel)
 	files, err := guest.Build(ctx)
 	if err != nil {

@@ -157,6 +157,9 @@ func TestGuest(t *testing.T) {
 		down, up = append(down, stopped.Sub(begin)), append(up, started.Sub(stopped))
 		felt := b.stalled()
 		restart, beyond = append(restart, felt), append(beyond, max(0, felt-started.Sub(begin)))
+		if felt > 5*time.Second {
+			t.Logf("the guest waited for %v; the gateway was away for %v", felt, started.Sub(begin).Round(time.Millisecond))
+		}
 		b.sound()
 	}
 	t.Logf("without either, the longest that a block took the guest in a second: %s", stalls(quiet))
