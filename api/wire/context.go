@@ -14,13 +14,27 @@ const MaxRequestID = 64
 // RequestIDHeader names the header that carries the id of a request.
 const RequestIDHeader = "X-Openstack-Request-Id"
 
-// An Identity is who asks. The zero Identity is nobody.
+// An Identity is who asks. The zero Identity is nobody. A token has at most
+// one scope: a project, a domain, or the whole system.
 type Identity struct {
-	UserID    string
-	ProjectID string   // "" is no project: what it makes has no owner
-	Roles     []string // as the token lists them
-	Admin     bool     // may do everything
-	ReadOnly  bool     // an anonymous reader
+	UserID          string
+	UserDomainID    string
+	ProjectID       string // "" is no project: what it makes has no owner
+	ProjectDomainID string
+	DomainID        string   // set where the token is for a domain
+	SystemScope     string   // "all" where the token is for the system
+	Roles           []string // as the token lists them
+	Admin           bool     // sees everything; the rule context_is_admin says who does
+	ReadOnly        bool     // an anonymous reader
+	Service         Service  // on whose behalf the request comes, if a service sent it
+}
+
+// A Service is the service that passes on a user's request: what its own
+// token, X-Service-Token, says. The zero Service is none.
+type Service struct {
+	UserID, UserDomainID       string
+	ProjectID, ProjectDomainID string
+	Roles                      []string
 }
 
 // HasRole tells whether the identity has the role.
