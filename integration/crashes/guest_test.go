@@ -31,7 +31,7 @@ func (v *volume) dir() string { return "/tmp/" + filepath.Base(v.device) }
 // is there, and the checkers of the file systems find no fault.
 func TestFileSystems(t *testing.T) {
 	gateway.Need(t, "qemu-system-x86_64", "qemu-img", "mkfs.ext4", "mkfs.xfs", "fsck.ext4", "xfs_repair")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	files, err := guest.Build(ctx)
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 // Boots are few: one kind of store, and with PLATTER_SOAK all.
 func TestMachine(t *testing.T) {
 	gateway.Need(t, "qemu-system-x86_64", "qemu-img", "mmdebstrap")
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
 	files, err := guest.Build(ctx)
 	if err != nil {

@@ -42,7 +42,7 @@ func soaking() bool { return os.Getenv("PLATTER_SOAK") != "" }
 func start(t *testing.T) *world {
 	t.Helper()
 	gateway.Need(t, "qemu-system-x86_64", "nbd-client", "fio", "busybox", "mke2fs", "go")
-	within := 15 * time.Minute
+	within := 40 * time.Minute
 	if soaking() {
 		within = 2 * time.Hour
 	}
