@@ -81,11 +81,17 @@ func (n *fileNode) recorded(img Image) int64 {
 }
 
 // measure returns the file's size and what is stored of it.
-func (n *fileNode) measure(ctx context.Context) (size, stored int64, err error) {
+func (n *fileNode) measure(interrupted context.Context) (size, stored int64, err error) {
+	ctx := calm(interrupted)
+	defer ctx.end()
 	select {
 	case <-n.turn:
-	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+	default:
+		select {
+		case <-n.turn:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
 	}
 	defer func() { n.turn <- struct{}{} }()
 	if n.counted && n.file != Record {
@@ -108,10 +114,12 @@ func (n *fileNode) measure(ctx context.Context) (size, stored int64, err error) 
 
 // Open opens the file. Data stays in the kernel's cache between openings; the
 // record may change and is not cached.
-func (n *fileNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+func (n *fileNode) Open(interrupted context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
+	ctx := calm(interrupted)
+	defer ctx.end()
 	r, err := n.t.cfg.Library.Open(ctx, n.id, n.file)
 	if err != nil {
 		return nil, 0, n.t.fail("open the "+n.file.String()+" of", n.id, err)

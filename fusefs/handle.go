@@ -47,11 +47,13 @@ func (h *handle) Release(context.Context) syscall.Errno {
 }
 
 // Read reads what there is of the range.
-func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (h *handle) Read(interrupted context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	n := min(int64(len(dest)), h.r.Size()-off)
 	if n <= 0 {
 		return fuse.ReadResultData(nil), 0
 	}
+	ctx := calm(interrupted)
+	defer ctx.end()
 	if err := h.r.ReadAt(ctx, dest[:n], off); err != nil {
 		return nil, h.t.fail("read the "+h.file+" of", h.id, err)
 	}
@@ -64,7 +66,7 @@ const (
 )
 
 // Lseek finds the next data or the next hole. The end of the file is a hole.
-func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+func (h *handle) Lseek(interrupted context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
 	size := h.r.Size()
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
@@ -72,6 +74,8 @@ func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, 
 	if off >= uint64(size) {
 		return 0, syscall.ENXIO
 	}
+	ctx := calm(interrupted)
+	defer ctx.end()
 	for at := int64(off); at < size; {
 		e, err := block.ExtentAt(ctx, h.r, at, size-at)
 		if err != nil {
