@@ -191,10 +191,19 @@ func testLapse(t *testing.T, open Open) {
 	b := Start(t, inner, catalog.Config{GatewayID: "b"})
 	begun := time.Now()
 	kv.Down()
-	eventually(t, "the membership is not valid", func() bool { return !m.Valid() })
+	valid := begun // when it was so last
+	eventually(t, "the membership is not valid", func() bool {
+		now := time.Now()
+		if m.Valid() {
+			valid = now
+			return false
+		}
+		return true
+	})
 	_, err := inner.Get(ctx, "gw/a")
-	if took := time.Since(begun); err != nil && took < 3*shortest {
-		t.Errorf("after %s the lease had ended before the gateway stopped: %v", took, err)
+	// Where we stood still ourselves in between this tells nothing.
+	if took := time.Since(valid); err != nil && took < shortest/20 {
+		t.Errorf("%s after the gateway stopped the lease had ended: %v", took, err)
 	}
 	short, cancel := context.WithTimeout(ctx, time.Millisecond)
 	defer cancel()

@@ -101,7 +101,7 @@ func killAfter(t *testing.T, dir string, n int) (created []string) {
 // slow tells whether a line is about a machine that is slow just now, of which
 // etcd warns rightly.
 func slow(line string) bool {
-	for _, what := range []string{"took too long", "slow fdatasync", "overloaded", "took longer"} {
+	for _, what := range []string{"took too long", "slow fdatasync", "overloaded", "took longer", "request stats"} {
 		if strings.Contains(line, what) {
 			return true
 		}
