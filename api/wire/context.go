@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -27,6 +28,8 @@ type Identity struct {
 	Admin           bool     // sees everything; the rule context_is_admin says who does
 	ReadOnly        bool     // an anonymous reader
 	Service         Service  // on whose behalf the request comes, if a service sent it
+
+	Expires time.Time // when the token ends; zero: never
 }
 
 // A Service is the service that passes on a user's request: what its own
