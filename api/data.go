@@ -26,11 +26,8 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 		return wire.Errorf(http.StatusUnsupportedMediaType,
 			"The Content-Type of image data must be application/octet-stream, not %.100q.", r.Header.Get("Content-Type"))
 	}
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "upload_image")
 	if err != nil {
-		return err
-	}
-	if err := s.allowImage(ctx, "upload_image", img); err != nil {
 		return err
 	}
 	if (img.DiskFormat == "" || img.ContainerFormat == "") && img.Status == catalog.StatusQueued {
@@ -89,14 +86,14 @@ func explain(id string, err error) error {
 
 func (s *Server) download(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	img, err := s.lookup(r)
+	img, err := s.find(r)
 	if err != nil {
 		return err
 	}
 	if img.Status == catalog.StatusDeactivated && !wire.IdentityFrom(ctx).Admin {
 		return wire.Errorf(http.StatusForbidden, "The requested image has been deactivated. Image data download is forbidden.")
 	}
-	if err := s.allowImage(ctx, "download_image", img); err != nil {
+	if err := s.allowImage(ctx, "download_image", &img); err != nil {
 		return err
 	}
 	if !img.Status.HasData() || img.Size == nil {

@@ -29,8 +29,11 @@
 // [Server] gives each request an id and an identity, writes its line in the
 // log, and answers its error; see package wire. Handlers are the rows of the
 // table in routes.go. Each asks one function, [wire.Policy.Allow], before it
-// does anything; what a caller may not see is 404. Every change leaves an
-// audit line.
+// does anything (policy.go; package policy has the rules). What the catalog or
+// the rule get_image hides from a caller is 404, what else is refused is 403,
+// in Glance's order: the catalog, then the rule of the call, then, if that
+// refuses, get_image. Who is an administrator is what the rule
+// context_is_admin says. Every change leaves an audit line.
 //
 // Without an Authenticator everybody is an administrator without a project.
 // So that no web page can use that through its reader's browser, requests

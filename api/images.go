@@ -19,26 +19,6 @@ import (
 // greatest length would not fit, but then nobody has those.
 const maxImageJSON = 1 << 20
 
-// lookup returns the image that the path names, if the caller may see it.
-func (s *Server) lookup(r *http.Request) (catalog.Image, error) {
-	return s.imageByID(r.Context(), r.PathValue("id"))
-}
-
-func (s *Server) imageByID(ctx context.Context, id string) (catalog.Image, error) {
-	img, err := s.cfg.Catalog.Image(ctx, id)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = noImage(id)
-		}
-		return img, err
-	}
-	who := wire.IdentityFrom(ctx)
-	if !s.cfg.Catalog.CanSee(viewer(who), img) || s.allowImage(ctx, "get_image", img) != nil {
-		return catalog.Image{}, noImage(id)
-	}
-	return img, nil
-}
-
 // noImage is the error for an image that is not there or not to be seen; the
 // two look alike.
 func noImage(id string) error {
@@ -53,7 +33,7 @@ func (s *Server) writeImage(w http.ResponseWriter, status int, img catalog.Image
 }
 
 func (s *Server) showImage(w http.ResponseWriter, r *http.Request) error {
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "get_image")
 	if err != nil {
 		return err
 	}
@@ -71,7 +51,7 @@ func (s *Server) listImages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.allow(ctx, "get_images", wire.Target{Owner: who.ProjectID}); err != nil {
+	if err := s.allow(ctx, "get_images", wire.Target{Kind: "images", Owner: who.ProjectID}); err != nil {
 		return err
 	}
 	q.Viewer = viewer(who)
@@ -96,8 +76,8 @@ func (s *Server) page(ctx context.Context, values url.Values, list []catalog.Ima
 	e.open('{')
 	e.key("images")
 	e.open('[')
-	for i, img := range list {
-		if s.allowImage(ctx, "get_image", img) != nil {
+	for i := range list {
+		if s.allow(ctx, "get_image", s.target(ctx, &list[i])) != nil {
 			continue
 		}
 		if e.comma {
@@ -175,10 +155,8 @@ func (s *Server) newImage(ctx context.Context, body map[string]any) (catalog.Ima
 			img.Properties[key], _ = value.(string)
 		}
 	}
-	if err := s.allowImage(ctx, "add_image", img); err != nil {
-		return img, err
-	}
-	if err := s.allowVisibility(ctx, img); err != nil {
+	_, said := body["visibility"]
+	if err := s.allowNew(ctx, &img, said); err != nil {
 		return img, err
 	}
 	for _, key := range readOnlyNames() {
@@ -265,18 +243,6 @@ func tagSet(value any) []string {
 	return slices.Compact(tags)
 }
 
-// allowVisibility asks the policy about the visibilities that need a right of
-// their own.
-func (s *Server) allowVisibility(ctx context.Context, img catalog.Image) error {
-	switch img.Visibility {
-	case catalog.VisibilityPublic:
-		return s.allowImage(ctx, "publicize_image", img)
-	case catalog.VisibilityCommunity:
-		return s.allowImage(ctx, "communitize_image", img)
-	}
-	return nil
-}
-
 // checkQuotas refuses an image with too many properties or tags, unless it
 // had as many before: one must be able to reduce them.
 func (s *Server) checkQuotas(img, before catalog.Image) error {
@@ -307,11 +273,8 @@ func quota(what string, limit, n int) error {
 
 func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "delete_image")
 	if err != nil {
-		return err
-	}
-	if err := s.allowImage(ctx, "delete_image", img); err != nil {
 		return err
 	}
 	if img.Protected {

@@ -101,11 +101,11 @@ func (s *Server) deleteFromStore(_ http.ResponseWriter, r *http.Request) error {
 	if !known {
 		return wire.Errorf(http.StatusConflict, "The selected store %.64s is not available on this node.", store)
 	}
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "get_image_location")
 	if err != nil {
 		return err
 	}
-	if err := s.allowImage(r.Context(), "delete_image_location", img); err != nil {
+	if err := s.allowImage(r.Context(), "delete_image_location", &img); err != nil {
 		return err
 	}
 	if img.Status != catalog.StatusActive {

@@ -27,19 +27,22 @@ func viewMember(m catalog.Member) memberView {
 }
 
 // sharedImage returns the image of the path, which must be one that can have
-// members, and asks the policy.
+// members, and asks the policy: first whether it may be seen.
 func (s *Server) sharedImage(r *http.Request, rules ...string) (catalog.Image, error) {
-	img, err := s.lookup(r)
+	ctx := r.Context()
+	img, err := s.find(r)
 	if err != nil {
 		return img, err
 	}
 	if img.Visibility != catalog.VisibilityShared {
 		return img, wire.Errorf(http.StatusForbidden, "Only shared images have members; image %s is %s.", img.ID, img.Visibility)
 	}
+	t := s.target(ctx, &img)
+	if s.allow(ctx, "get_image", t) != nil {
+		return img, noImage(img.ID)
+	}
 	for _, rule := range rules {
-		t := s.target(r.Context(), img)
-		t.Member = r.PathValue("project")
-		if err := s.allow(r.Context(), rule, t); err != nil {
+		if err := s.allow(ctx, rule, t); err != nil {
 			return img, err
 		}
 	}
@@ -80,6 +83,9 @@ func (s *Server) listMembers(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	views := []memberView{}
+	if s.allow(r.Context(), "get_member", s.target(r.Context(), &img)) != nil {
+		members = nil
+	}
 	for _, m := range members {
 		if ownMember(wire.IdentityFrom(r.Context()), img, m) {
 			views = append(views, viewMember(m))

@@ -2,74 +2,98 @@ package api
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
-	"strings"
 
+	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
-
-// DefaultPolicy is the policy without a policy file: Glance's defaults with
-// secure RBAC. An admin may do everything.
-type DefaultPolicy struct{}
-
-// Allow tells whether who may do what the rule names to the target.
-func (DefaultPolicy) Allow(_ context.Context, who wire.Identity, rule string, target wire.Target) error {
-	if who.Admin || allows(who, rule, target) {
-		return nil
-	}
-	return wire.Errorf(http.StatusForbidden, "You may not do this: the policy rule %q does not allow it to you.", rule)
-}
-
-func allows(who wire.Identity, rule string, t wire.Target) bool {
-	owns := who.ProjectID != "" && who.ProjectID == t.Owner
-	writer := who.HasRole("member") && !who.ReadOnly
-	reader := who.HasRole("member") || who.HasRole("reader") || who.ReadOnly
-	open := t.Visibility == "public" || t.Visibility == "community" || t.Owner == "" && t.Kind == "image"
-	sees := owns || open || t.Visibility == "shared" && t.IsMember
-	switch rule {
-	case "get_images", "get_image_location", "get_metadef_namespaces":
-		return reader
-	case "get_image":
-		return reader && sees
-	case "download_image", "download_from_store":
-		return (writer || who.ReadOnly) && sees
-	case "add_image", "delete_image", "modify_image", "upload_image", "communitize_image", "set_image_location",
-		"add_member", "delete_member", "deactivate", "reactivate":
-		return writer && owns
-	case "get_member", "get_members":
-		return reader && (owns || t.IsMember)
-	case "modify_member":
-		return writer && who.ProjectID != "" && who.ProjectID == t.Member
-	case "stores_info_detail":
-		return who.HasRole("service")
-	}
-	// What is not Glance's belongs to its owner; what has none, to admins.
-	return strings.HasPrefix(rule, "platter:") && writer && owns
-}
 
 // allow asks the policy about something that is no image.
 func (s *Server) allow(ctx context.Context, rule string, t wire.Target) error {
 	return s.cfg.Policy.Allow(ctx, wire.IdentityFrom(ctx), rule, t)
 }
 
-// allowImage asks the policy about an image.
-func (s *Server) allowImage(ctx context.Context, rule string, img catalog.Image) error {
-	return s.allow(ctx, rule, s.target(ctx, img))
+// isAdmin asks the policy whether who is an administrator.
+func (s *Server) isAdmin(ctx context.Context, who wire.Identity) bool {
+	return s.cfg.Policy.Allow(ctx, who, "context_is_admin", wire.Target{}) == nil
+}
+
+// allowImage asks the policy about an image that is there. Who may not even
+// see it learns that there is none.
+func (s *Server) allowImage(ctx context.Context, rule string, img *catalog.Image) error {
+	t := s.target(ctx, img)
+	err := s.allow(ctx, rule, t)
+	if err != nil && (rule == "get_image" || s.allow(ctx, "get_image", t) != nil) {
+		return noImage(img.ID)
+	}
+	return err
+}
+
+// allowNew asks the policy whether an image like this one may be made. What
+// the client has said nothing of is private to the policy.
+func (s *Server) allowNew(ctx context.Context, img *catalog.Image, saidVisibility bool) error {
+	t := wire.Target{Kind: "image", Owner: img.Owner, Visibility: string(img.Visibility)}
+	if !saidVisibility {
+		t.Visibility = string(catalog.VisibilityPrivate)
+	}
+	if err := s.allow(ctx, "add_image", t); err != nil {
+		if img.Owner != wire.IdentityFrom(ctx).ProjectID {
+			return wire.Errorf(http.StatusForbidden, "You are not permitted to create images owned by '%s'.", img.Owner)
+		}
+		return err
+	}
+	return s.allowVisibility(ctx, catalog.Visibility(t.Visibility), t)
+}
+
+// allowVisibility asks the policy about the visibilities that need a right of
+// their own, for what t is before it gets one.
+func (s *Server) allowVisibility(ctx context.Context, v catalog.Visibility, t wire.Target) error {
+	switch v {
+	case catalog.VisibilityPublic:
+		return s.allow(ctx, "publicize_image", t)
+	case catalog.VisibilityCommunity:
+		return s.allow(ctx, "communitize_image", t)
+	}
+	return nil
 }
 
 // target describes an image to the policy.
-func (s *Server) target(ctx context.Context, img catalog.Image) wire.Target {
-	t := wire.Target{Kind: "image", ID: img.ID, Owner: img.Owner, Visibility: string(img.Visibility)}
+func (s *Server) target(ctx context.Context, img *catalog.Image) wire.Target {
+	member := ""
 	who := wire.IdentityFrom(ctx)
 	if img.Visibility == catalog.VisibilityShared && who.ProjectID != "" && who.ProjectID != img.Owner {
-		_, err := s.cfg.Catalog.Member(ctx, img.ID, who.ProjectID)
-		t.IsMember = err == nil
+		if _, err := s.cfg.Catalog.Member(ctx, img.ID, who.ProjectID); err == nil {
+			member = who.ProjectID
+		}
 	}
-	return t
+	return policy.TargetOf(img, member)
 }
 
 // viewer says what an identity may see.
 func viewer(who wire.Identity) catalog.Viewer {
 	return catalog.Viewer{Project: who.ProjectID, Admin: who.Admin}
+}
+
+// find returns the image that the path names, if there is one for the caller.
+// The policy is still to be asked.
+func (s *Server) find(r *http.Request) (catalog.Image, error) {
+	ctx, id := r.Context(), r.PathValue("id")
+	img, err := s.cfg.Catalog.Image(ctx, id)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !s.cfg.Catalog.CanSee(viewer(wire.IdentityFrom(ctx)), img) {
+		return catalog.Image{}, noImage(id)
+	}
+	return img, err
+}
+
+// lookup returns the image that the path names, if the policy allows the
+// caller what the rule names.
+func (s *Server) lookup(r *http.Request, rule string) (catalog.Image, error) {
+	img, err := s.find(r)
+	if err == nil {
+		err = s.allowImage(r.Context(), rule, &img)
+	}
+	return img, err
 }

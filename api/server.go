@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -36,7 +37,7 @@ type Config struct {
 	Data    Data
 
 	Auth   wire.Authenticator // nil: everybody is an admin without a project
-	Policy wire.Policy        // nil: DefaultPolicy
+	Policy wire.Policy        // nil: the defaults of package policy
 
 	PublicEndpoint string   // begins the links to this server; "": what the request says
 	Listen         string   // the address it listens on, one of the hosts that Auth nil answers to
@@ -112,10 +113,15 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Catalog == nil || cfg.Data == nil {
 		return nil, errors.New("api: a catalog and a place for data are required")
 	}
+	var err error
+	if cfg.Policy == nil {
+		if cfg.Policy, err = policy.New(policy.Config{}); err != nil {
+			return nil, fmt.Errorf("api: %w", err)
+		}
+	}
 	cfg.setDefaults()
 	s := &Server{cfg: cfg, guard: newGuard(cfg)}
 	s.pieces.New = func() any { return new([pieceSize]byte) }
-	var err error
 	if s.checker, err = newChecker(cfg); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
@@ -129,9 +135,6 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (cfg *Config) setDefaults() {
-	if cfg.Policy == nil {
-		cfg.Policy = DefaultPolicy{}
-	}
 	for _, n := range []*int{&cfg.Limits.Members, &cfg.Limits.Tags, &cfg.Limits.Properties} {
 		if *n == 0 {
 			*n = 128
@@ -220,6 +223,10 @@ func (s *Server) admit(r *http.Request) (*http.Request, error) {
 	if err != nil {
 		return r, err
 	}
+	if who.ReadOnly && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return r, wire.Errorf(http.StatusForbidden, "Who comes without a token may only read here. Send a token to do more.")
+	}
+	who.Admin = s.isAdmin(r.Context(), who)
 	return r.WithContext(wire.WithIdentity(r.Context(), who)), nil
 }
 

@@ -156,7 +156,7 @@ func (s *Server) createTask(_ http.ResponseWriter, r *http.Request) error {
 // imageTasks lists an image's tasks in the form that this one call has: all
 // of the record, and times with fractions.
 func (s *Server) imageTasks(w http.ResponseWriter, r *http.Request) error {
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "get_image")
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,16 @@ func (s *Server) updateImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	img, err := s.lookup(r)
+	img, err := s.find(r)
 	if err != nil {
 		return err
 	}
-	if len(changes) > 0 {
+	if len(changes) == 0 {
+		err = s.allowImage(ctx, "get_image", &img) // nobody has asked yet
+		if err != nil {
+			return err
+		}
+	} else {
 		if img, err = s.change(ctx, img.ID, func(img *catalog.Image) error { return s.apply(ctx, img, changes) }); err != nil {
 			return err
 		}
@@ -64,13 +69,19 @@ func (s *Server) applyOne(ctx context.Context, img *catalog.Image, ch change) er
 	case key == "owner" && !wire.IdentityFrom(ctx).Admin:
 		return wire.Errorf(http.StatusForbidden, "Owner can't be updated by non admin.")
 	}
-	if err := s.allowImage(ctx, "modify_image", *img); err != nil {
+	if key == "visibility" && ch.op != "remove" {
+		to, _ := ch.value.(string)
+		if err := s.allowVisibility(ctx, catalog.Visibility(to), s.target(ctx, img)); err != nil {
+			return err
+		}
+	}
+	if err := s.allowImage(ctx, "modify_image", img); err != nil {
 		return err
 	}
 	if ch.op == "remove" {
 		return removeProperty(img, key)
 	}
-	return s.setProperty(ctx, img, key, ch)
+	return setProperty(img, key, ch)
 }
 
 func removeProperty(img *catalog.Image, key string) error {
@@ -90,7 +101,7 @@ func isBase(key string) bool {
 		"container_format", "min_disk", "min_ram", "tags"}, key)
 }
 
-func (s *Server) setProperty(ctx context.Context, img *catalog.Image, key string, ch change) error {
+func setProperty(img *catalog.Image, key string, ch change) error {
 	_, custom := img.Properties[key]
 	exists := custom || isBase(key)
 	switch {
@@ -106,9 +117,6 @@ func (s *Server) setProperty(ctx context.Context, img *catalog.Image, key string
 	}
 	if isBase(key) {
 		setBase(img, key, ch.value)
-		if key == "visibility" {
-			return s.allowVisibility(ctx, *img)
-		}
 		return nil
 	}
 	if ch.value == nil { // of the properties that may be null
@@ -154,11 +162,8 @@ func (s *Server) removeTag(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) changeTags(w http.ResponseWriter, r *http.Request, f func(*catalog.Image) error) error {
 	ctx := r.Context()
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, "modify_image")
 	if err != nil {
-		return err
-	}
-	if err := s.allowImage(ctx, "modify_image", img); err != nil {
 		return err
 	}
 	if _, err := s.change(ctx, img.ID, f); err != nil {
@@ -181,11 +186,8 @@ func (s *Server) reactivate(w http.ResponseWriter, r *http.Request) error {
 // already stays.
 func (s *Server) switchStatus(w http.ResponseWriter, r *http.Request, rule string, from, to catalog.Status) error {
 	ctx := r.Context()
-	img, err := s.lookup(r)
+	img, err := s.lookup(r, rule)
 	if err != nil {
-		return err
-	}
-	if err := s.allowImage(ctx, rule, img); err != nil {
 		return err
 	}
 	moved := false

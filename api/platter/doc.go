@@ -16,7 +16,8 @@
 // # Who may
 //
 // What somebody may not see is 404: an image by the rules of the catalog,
-// everything else by its owner. What they see but may not do is 403, by the
-// policy. To attach an image, or to lay an overlay over it, is to read it, so
+// everything else by its owner, and all by the rules get_image, get_overlay
+// and get_attachment. What they see but may not do is 403, by the policy; the
+// rules platter:… and their defaults are in package policy. To attach an image, or to lay an overlay over it, is to read it, so
 // the rule download_image is asked as well.
 package platter

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
@@ -195,7 +196,8 @@ func (s *Server) readable(r *http.Request) (catalog.Image, error) {
 	return img, s.mayRead(r.Context(), img)
 }
 
-// image finds an image that who asks may see.
+// image finds an image that who asks may know of. The policy is still to be
+// asked.
 func (s *Server) image(ctx context.Context, id string) (catalog.Image, error) {
 	img, err := s.cfg.Catalog.Image(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !s.cfg.Catalog.CanSee(viewer(wire.IdentityFrom(ctx)), img) {
@@ -207,7 +209,7 @@ func (s *Server) image(ctx context.Context, id string) (catalog.Image, error) {
 // mayRead tells whether who asks may read the bytes of img, and whether it
 // has any.
 func (s *Server) mayRead(ctx context.Context, img catalog.Image) error {
-	if err := s.allow(ctx, "download_image", s.target(ctx, img)); err != nil {
+	if err := s.allowHidden(ctx, "download_image", "get_image", s.target(ctx, &img)); err != nil {
 		return err
 	}
 	switch {
@@ -223,12 +225,13 @@ func (s *Server) mayRead(ctx context.Context, img catalog.Image) error {
 }
 
 // target describes an image to the policy.
-func (s *Server) target(ctx context.Context, img catalog.Image) wire.Target {
-	t := wire.Target{Kind: "image", ID: img.ID, Owner: img.Owner, Visibility: string(img.Visibility)}
+func (s *Server) target(ctx context.Context, img *catalog.Image) wire.Target {
+	member := ""
 	who := wire.IdentityFrom(ctx)
 	if img.Visibility == catalog.VisibilityShared && who.ProjectID != "" && who.ProjectID != img.Owner {
-		_, err := s.cfg.Catalog.Member(ctx, img.ID, who.ProjectID)
-		t.IsMember = err == nil
+		if _, err := s.cfg.Catalog.Member(ctx, img.ID, who.ProjectID); err == nil {
+			member = who.ProjectID
+		}
 	}
-	return t
+	return policy.TargetOf(img, member)
 }

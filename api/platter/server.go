@@ -214,6 +214,16 @@ func (s *Server) allow(ctx context.Context, rule string, t wire.Target) error {
 	return s.cfg.Policy.Allow(ctx, wire.IdentityFrom(ctx), rule, t)
 }
 
+// allowHidden asks the policy about something that is there. Who may not even
+// see it, which is the rule see, learns that there is none.
+func (s *Server) allowHidden(ctx context.Context, rule, see string, t wire.Target) error {
+	err := s.allow(ctx, rule, t)
+	if err != nil && (rule == see || s.allow(ctx, see, t) != nil) {
+		return notFound(t.Kind, t.ID)
+	}
+	return err
+}
+
 // own is the target of what concerns only what who asks has.
 func (s *Server) own(r *http.Request, kind string) wire.Target {
 	return wire.Target{Kind: kind, Owner: wire.IdentityFrom(r.Context()).ProjectID}

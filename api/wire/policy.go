@@ -1,6 +1,10 @@
 package wire
 
-import "context"
+import (
+	"context"
+
+	"github.com/seed-478a8fee/platter/catalog"
+)
 
 // A Policy decides who may do what. The error of a refusal is Errorf(403, …),
 // with the rule named in its text.
@@ -9,12 +13,12 @@ type Policy interface {
 }
 
 // A Target is what an action would be done to. Its zero value is nothing in
-// particular: a list, or the service itself.
+// particular: the service itself.
 type Target struct {
-	Kind       string // image, member, task, overlay, attachment, …
-	ID         string
-	Owner      string // the project that owns it
-	Visibility string // of an image
-	Member     string // the project a member record is about
-	IsMember   bool   // whether who asks is a member of the image
+	Kind       string         // image, images, task, overlay, attachment, …
+	ID         string         // "": it has none, or not yet
+	Owner      string         // the project that owns it; of a list, the one that asks
+	Visibility string         // of an image or a namespace
+	Member     string         // the asking project, if the image is shared with it
+	Image      *catalog.Image // an image that is there already; not to be changed
 }

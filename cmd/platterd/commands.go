@@ -30,7 +30,7 @@ func commands() []*cli.Command {
 			Action:      restore,
 		},
 		{Name: "rebuild", Usage: "read the catalog back from the stores (not built yet)", Action: notBuilt("rebuild", "restore a backup instead")},
-		{Name: "policy", Usage: "show the effective policy (not built yet)", Action: notBuilt("policy", "with auth mode none everybody may do everything")},
+		policyCommand(),
 	}
 }
 

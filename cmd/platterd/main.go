@@ -29,7 +29,7 @@ the configuration file can also come from PLATTER_SECTION_KEY; flags win.
 "off" as an address, socket or mount switches that door off.
 
 SIGTERM stops it when requests in flight have ended. SIGHUP reads certificates
-again, which also happens when their files change. SIGUSR2 starts the program
+again, which also happens when their files change, and the policy file. SIGUSR2 starts the program
 anew with --takeover: the new process gets the sockets and the NBD clients.
 
 Exit codes: 0 stopped as asked or taken over, 1 something failed, 2 wrong usage or
@@ -89,6 +89,9 @@ func (e usageError) Unwrap() error { return e.err }
 func exitCode(err error) int {
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, errNo) {
+		return 3
 	}
 	fmt.Fprintf(os.Stderr, "platterd: %v\n", err)
 	var usage usageError

@@ -29,9 +29,10 @@ func (g *gateway) openCerts() (err error) {
 
 // reload reads again what may change while the gateway runs.
 func (g *gateway) reload() {
-	if g.apiCerts == nil && g.nbdCerts == nil {
-		g.log.Info("there are no certificates to read again; everything else is read by a new process: see --takeover")
+	if g.apiCerts == nil && g.nbdCerts == nil && g.cfg.Policy.File == "" {
+		g.log.Info("there are no certificates and no policy file to read again; everything else is read by a new process: see --takeover")
 	}
+	g.policy.reload()
 	for _, c := range []*certs{g.apiCerts, g.nbdCerts} {
 		if c != nil {
 			c.look(true)
@@ -49,6 +50,9 @@ func (g *gateway) ailing() []string {
 		if what := c.ailing(); what != "" {
 			out = append(out, what)
 		}
+	}
+	if what := g.policy.ailing(); what != "" {
+		out = append(out, what)
 	}
 	return out
 }

@@ -47,6 +47,7 @@ type gateway struct {
 	nbd     *nbd.Server
 	own     *platter.Server
 	glance  *api.Server
+	policy  *policyRules
 	tree    *fusefs.Tree // nil: no FUSE here
 	api     *http.Server
 	debug   *http.Server
@@ -273,13 +274,16 @@ func (g *gateway) run(work func() error) {
 
 // newAPI makes the HTTP door: Glance's API, our own beside it, and health.
 func (g *gateway) newAPI() (_ *http.Server, err error) {
+	if g.policy, err = openPolicy(g.cfg, g.log); err != nil {
+		return nil, err
+	}
 	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports,
-		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: api.DefaultPolicy{}, Logger: g.log})
+		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: g.policy, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}
 	g.glance, err = api.New(api.Config{
-		Catalog: g.catalog, Data: g.ingest, PublicEndpoint: g.cfg.API.PublicEndpoint,
+		Catalog: g.catalog, Data: g.ingest, Policy: g.policy, PublicEndpoint: g.cfg.API.PublicEndpoint,
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,

@@ -138,7 +138,8 @@ type Auth struct {
 
 // Policy says who may do what.
 type Policy struct {
-	File string `toml:"file"`
+	File     string `toml:"file"`      // YAML or JSON, in oslo.policy's language; none (default): Glance's defaults
+	AnyScope bool   `toml:"any_scope"` // tokens for a domain or the system may use rules that are for projects
 }
 
 // Cache is the local cache above far stores, and what is learned for it.
