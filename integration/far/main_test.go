@@ -23,7 +23,7 @@ var keeper servers.Keeper
 
 var (
 	ceph = servers.Share(&keeper, func(t servers.TB) *servers.Ceph {
-		return servers.StartCeph(t, servers.CephConfig{RGW: true})
+		return servers.StartCeph(t, servers.CephConfig{RGW: true, Size: 16 << 30} /* 5 GiB by S3 and by Swift */)
 	})
 	versity = servers.Share(&keeper, func(t servers.TB) *servers.Versity {
 		return servers.StartVersity(t, servers.VersityConfig{})
