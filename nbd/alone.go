@@ -38,6 +38,12 @@ func (c *conn) next(q *request) bool {
 	return c.alone.streak > aloneAfter && (q.cmd == CmdRead || q.cmd == CmdWrite)
 }
 
+// brief reports whether q is a write, too long for the input, that will take no
+// longer than what it takes to have a worker do it.
+func (c *conn) brief(q *request) bool {
+	return q.cmd == CmdWrite && q.n <= writeMax && q.flags&cmdFlagFUA == 0 && c.writes.near()
+}
+
 // serveAlone is what a worker does with r. If the client has asked for more
 // meanwhile, it is not one that waits. After errRelieved the caller is not the
 // one who reads any more.
@@ -52,7 +58,7 @@ func (c *conn) serveAlone(r *request) error {
 		c.deliver(r)
 		return errRelieved
 	}
-	if c.in.poll() {
+	if c.alone.streak > aloneAfter && c.in.poll() {
 		c.alone.streak = 0
 	}
 	c.deliver(r)

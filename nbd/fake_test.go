@@ -258,7 +258,7 @@ func (a *aServer) dial(t testing.TB) *nbdtest.Client {
 		t.Fatal(err)
 	}
 	nc := c.Conn
-	nc.SetDeadline(time.Now().Add(time.Minute))
+	nc.SetDeadline(time.Now().Add(3 * time.Minute))
 	t.Cleanup(func() { nc.Close() }) // and does not keep c
 	return c
 }
@@ -338,7 +338,7 @@ func dialRaw(t testing.TB, a *aServer) *nbdtest.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.SetDeadline(time.Now().Add(time.Minute))
+	nc.SetDeadline(time.Now().Add(3 * time.Minute))
 	t.Cleanup(func() { nc.Close() })
 	return nbdtest.New(nc)
 }

@@ -34,3 +34,9 @@ func (p *pace) took(d time.Duration) {
 		p.debt.Store(int32(min(time.Duration(debt)+4*d/fastEnough, debtMost)))
 	}
 }
+
+// scaled returns what a request of n bytes that took so many nanoseconds says
+// of short ones.
+func scaled(took int64, n uint64) time.Duration {
+	return time.Duration(took) * inlineMax / time.Duration(max(n, inlineMax))
+}

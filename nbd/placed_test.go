@@ -92,6 +92,10 @@ func TestPlaced(t *testing.T) {
 	a := serve(t)
 	disk, data := newPlaced(t)
 	a.exports.byName["placed"] = nbd.Export{Disk: disk, MultiConn: true}
+	times := 40
+	if testing.Short() {
+		times = 10
+	}
 	for kind, c := range entered(t, a, "placed") {
 		t.Run(kind, func(t *testing.T) {
 			before := disk.asked.Load()
@@ -99,7 +103,7 @@ func TestPlaced(t *testing.T) {
 			for lane := range 6 {
 				rng := rand.New(rand.NewPCG(uint64(lane), 8))
 				all.Go(func() {
-					for range 40 {
+					for range times {
 						n := 1 + rng.IntN([]int{4096, 200_000, 3 << 20}[rng.IntN(3)])
 						off := rng.IntN(placedSize - n)
 						flags := uint16(0)

@@ -1,8 +1,6 @@
 package nbd
 
 import (
-	"time"
-
 	"github.com/seed-478a8fee/platter/backends/block"
 )
 
@@ -37,7 +35,7 @@ func (c *conn) read(q *request, b *buffer) error {
 	default:
 		err = c.readRuns(q, b)
 	}
-	c.reads.took(time.Duration(c.s.clock()-start) * inlineMax / time.Duration(max(int(q.n), inlineMax)))
+	c.reads.took(scaled(c.s.clock()-start, q.n))
 	return err
 }
 

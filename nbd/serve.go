@@ -3,7 +3,6 @@ package nbd
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/seed-478a8fee/platter/backends/block"
 )
@@ -108,7 +107,7 @@ func (c *conn) carryOut(q *request, b *buffer) (err error) {
 	case CmdWrite:
 		start := c.s.clock()
 		err = c.dev.WriteAt(c.ctx, q.payload, int64(q.off))
-		c.writes.took(time.Duration(c.s.clock() - start))
+		c.writes.took(scaled(c.s.clock()-start, q.n))
 	case CmdFlush:
 		if c.dev != nil {
 			err = c.dev.Flush(c.ctx)

@@ -417,19 +417,25 @@ func TestTLSWrites(t *testing.T) {
 	if n := l.writes.Load() - before; n > 4*8 { // 256 records
 		t.Errorf("%d writes for 4 MiB", n)
 	}
-	for range 100 { // until it is known to be near
-		c.Read(0, 4096, 0)
+	// A machine that is busy makes the disk look slow, and then each reply is
+	// another worker's; it need not look so every time.
+	fewest := int64(64)
+	for tries := 0; fewest > 8 && tries < 50; tries++ {
+		for range 100 { // until it is known to be near
+			c.Read(0, 4096, 0)
+		}
+		before = l.writes.Load()
+		requests := slices.Repeat([]nbdtest.Request{{Cmd: nbdtest.CmdRead, Len: 512}}, 64)
+		if err := c.Send(requests...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.Conn, make([]byte, 64*(512+16))); err != nil {
+			t.Fatal(err)
+		}
+		fewest = min(fewest, l.writes.Load()-before)
 	}
-	before = l.writes.Load()
-	requests := slices.Repeat([]nbdtest.Request{{Cmd: nbdtest.CmdRead, Len: 512}}, 64)
-	if err := c.Send(requests...); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(c.Conn, make([]byte, 64*(512+16))); err != nil {
-		t.Fatal(err)
-	}
-	if n := l.writes.Load() - before; n > 8 {
-		t.Errorf("%d writes for 64 small replies", n)
+	if fewest > 8 {
+		t.Errorf("%d writes for 64 small replies", fewest)
 	}
 	c.Close()
 	cancel()

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	inlineMax = 32 << 10  // larger requests always go to workers
+	inlineMax = 32 << 10  // larger reads always go to workers
+	writeMax  = 256 << 10 // and larger writes
 	batchSize = 256 << 10 // replies gathered before they are sent
 )
 
@@ -64,19 +65,18 @@ func (c *conn) begin(q *request) error {
 	if err := c.check(q); err != nil {
 		return c.decline(q, err)
 	}
-	if q.n <= inlineMax && q.flags&cmdFlagFUA == 0 {
-		switch {
-		case q.cmd == CmdRead && c.reads.near():
-			return c.inline(q)
-		case q.cmd == CmdWrite && c.writes.near():
-			p, err := c.await(int(q.n))
-			if err != nil {
-				return c.putBack(q, nil, err)
-			}
-			q.payload = p
-			c.in.skip(int(q.n))
-			return c.inline(q)
+	switch {
+	case q.flags&cmdFlagFUA != 0:
+	case q.cmd == CmdRead && q.n <= inlineMax && c.reads.near():
+		return c.inline(q)
+	case q.cmd == CmdWrite && q.n <= inlineMax && c.writes.near():
+		p, err := c.await(int(q.n))
+		if err != nil {
+			return c.putBack(q, nil, err)
 		}
+		q.payload = p
+		c.in.skip(int(q.n))
+		return c.inline(q)
 	}
 	return c.handOver(q)
 }
@@ -129,10 +129,10 @@ func (c *conn) decline(q *request, why error) error {
 }
 
 // handOver gives q to a worker, with all that it needs, or does a worker's work
-// itself for a client that has nothing else to ask. After errRelieved somebody
-// else reads on.
+// itself for a client that has nothing else to ask, or where that takes less
+// than to wake one. After errRelieved somebody else reads on.
 func (c *conn) handOver(q *request) error {
-	here := c.next(q)
+	here := c.next(q) || c.brief(q)
 	r := c.s.pools.request()
 	*r = *q
 	if len(c.slots) == cap(c.slots) || c.in.buffered() < c.headers.requestSize() {

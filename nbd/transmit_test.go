@@ -17,7 +17,7 @@ import (
 func TestReadWrite(t *testing.T) {
 	a := serve(t)
 	for _, c := range []*nbdtest.Client{a.enter(t, "rw"), a.simple(t, "rw"), a.extended(t, "rw")} {
-		for _, n := range []int{1, 511, 512, 4096, 4097, 32 << 10, 32<<10 + 1, 64 << 10, 100_000, 1 << 20, 7 << 20} {
+		for _, n := range []int{1, 511, 512, 4096, 4097, 32 << 10, 32<<10 + 1, 64 << 10, 100_000, 1 << 20, 3 << 20} {
 			p := pattern(n, byte(n))
 			for _, off := range []uint64{0, 1, 513, diskSize - uint64(n)} {
 				for range 3 { // the pace changes the way that requests take
