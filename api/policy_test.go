@@ -1,12 +1,14 @@
 package api
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/seed-478a8fee/platter/api/policy"
+	"github.com/seed-478a8fee/platter/api/wire"
 )
 
 // TestWhoMayWhat asks every call on an image of project p1 as whoever could,
@@ -159,6 +161,40 @@ modify_image: "not is_admin:True"
 	}
 	if w := do(s, "GET", "/v2/images", "", "X-Test-Project: p1", "X-Test-Roles: member,reader"); !strings.Contains(w.Body.String(), seen) || strings.Contains(w.Body.String(), hidden) {
 		t.Errorf("the list is %s", w.Body)
+	}
+}
+
+// nameless lets everybody in as an anonymous reader, but for administrators.
+type nameless struct{}
+
+func (nameless) Authenticate(r *http.Request) (wire.Identity, error) {
+	if r.Header.Get("X-Test-Project") != "" {
+		return headerAuth{}.Authenticate(r)
+	}
+	return wire.Identity{ReadOnly: true}, nil
+}
+
+// TestAnonymous: who has no token reads what is public, and nothing else.
+func TestAnonymous(t *testing.T) {
+	s, _ := newServer(t, func(cfg *Config) { cfg.Auth = nameless{} })
+	admin := []string{"X-Test-Project: p1", "X-Test-Roles: admin"}
+	public := create(t, s, `{"name":"public","visibility":"public"}`, admin...)
+	private := create(t, s, `{"name":"private","visibility":"private"}`, admin...)
+	for _, c := range []struct {
+		method, path string
+		code         int
+	}{
+		{"GET", "/v2/images", 200}, {"GET", "/v2/images/" + public, 200}, {"GET", "/v2/images/" + public + "/file", 204},
+		{"GET", "/v2/images/" + private, 404}, {"GET", "/v2/images/" + private + "/file", 404}, {"GET", "/v2/tasks", 403},
+		{"POST", "/v2/images", 403}, {"DELETE", "/v2/images/" + public, 403}, {"PUT", "/v2/images/" + public + "/tags/x", 403},
+		{"DELETE", "/v2/images/" + private, 403},
+	} {
+		if w := do(s, c.method, c.path, ""); w.Code != c.code {
+			t.Errorf("%s %s: %d, want %d: %s", c.method, c.path, w.Code, c.code, w.Body)
+		}
+	}
+	if list := do(s, "GET", "/v2/images", "").Body.String(); !strings.Contains(list, public) || strings.Contains(list, private) {
+		t.Errorf("the list is %s", list)
 	}
 }
 

@@ -139,7 +139,7 @@ func parseCheck(s string) (*node, error) {
 		return &node{op: opFalse, source: s}, nil
 	}
 	kind, match, ok := strings.Cut(s, ":")
-	if !ok {
+	if n := len(s); !ok || (s[0] == '\'' || s[0] == '"') && s[n-1] == s[0] {
 		return nil, fmt.Errorf("%.60q is no check: a check is KIND:TEXT, for example role:admin", s)
 	}
 	n := &node{source: s}
@@ -232,6 +232,9 @@ func parseLists(lists [][]string) (*node, error) {
 	for _, list := range lists {
 		and := &node{op: opAnd}
 		for _, check := range list {
+			if words := tokenize(check); len(words) != 1 || words[0] != (token{'c', check}) {
+				return nil, fmt.Errorf("%.60q is no single check, which is what the old form holds", check)
+			}
 			n, err := parseCheck(check)
 			if err != nil {
 				return nil, err

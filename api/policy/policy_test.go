@@ -62,12 +62,9 @@ func TestLanguage(t *testing.T) {
 		{"3:%(min_disk)s", true}, {"'3':%(min_disk)s", true}, {"True:%(protected)s", true}, {"False:%(os_hidden)s", true}, {"512:%(size)s", true},
 		{"None:%(checksum)s", true}, {"'raw':%(disk_format)s", true}, {"'i1':%(id)s", true}, {"'i1':%(image_id)s", true}, {"'active':%(status)s", true},
 		{"'a-p1-raw':a-%(owner)s-%(disk_format)s", true}, {"'100%':100%%", true}, {"'x':x", true}, {"-5:-5", true}, {"'':", true},
-		{"tenant:%(owner)s", false}, {"a.b.c:x", false}, {"'a:%(owner)s'", false}, {"user_id:a:b", false},
+		{"tenant:%(owner)s", false}, {"a.b.c:x", false}, {"user_id:a:b", false},
 		{"rule:yes", true}, {"rule:no", false}, {"rule:default", true}, {"rule:deep", true},
 	} {
-		if c.rule == "'a:%(owner)s'" {
-			continue // a quoted text alone is no check; see TestMistakes
-		}
 		e, _ := engine(t, fmt.Sprintf("{%q: %q, yes: '@', 'no': '!', deep: 'rule:yes and not rule:no', use: 'rule:deep'}", "get_image", c.rule))
 		got := e.Allow(t.Context(), aUser, "get_image", TargetOf(anImage, "p9")) == nil
 		if got != c.want {
@@ -113,7 +110,9 @@ func TestMistakes(t *testing.T) {
 		{"x: '()'", "a check is missing"},
 		{"x: ' '", "a check is missing"},
 		{"x: admin", `"admin" is no check`},
-		{"x: \"'quoted'\"", "is no check"},
+		{"x: \"'quoted'\"", "is no check"}, {"x: \"'a':'%(owner)s'\"", "is no check"}, {"x: '\"a:b\"'", "is no check"},
+		{"x: [['role:a and role:b']]", "is no single check"}, {"x: ['(role:a)']", "is no single check"}, {"x: [[and]]", "is no single check"},
+		{"x: [['http://x']]", "asks another server"}, {"x: [['']]", "is no single check"},
 		{"x: 'http://host/%(id)s'", "asks another server"},
 		{"x: 'https://host/'", "asks another server"},
 		{"x: 'user_id:%s'", "there must be (ATTRIBUTE)s"},

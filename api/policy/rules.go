@@ -1,5 +1,7 @@
 package policy
 
+import "strings"
+
 // A Rule is one that an operation asks, or that other rules name.
 type Rule struct {
 	Name     string
@@ -34,15 +36,9 @@ func Rules() []Rule {
 	return append(append(glanceRules(), metadefRules()...), ownRules()...)
 }
 
-// calls is one operation on an image.
+// image is one operation on an image.
 func image(call string) []string {
-	method, rest := call, ""
-	for i := range call {
-		if call[i] == ' ' {
-			method, rest = call[:i], call[i+1:]
-			break
-		}
-	}
+	method, rest, _ := strings.Cut(call, " ")
 	return []string{method + " /v2/images/{id}" + rest}
 }
 
