@@ -54,7 +54,7 @@ func TestRefusedStarts(t *testing.T) {
 		"check-config": {[]string{"check-config", file}, 2, file + ":3: api.lissten: unknown key; did you mean listen?"},
 		"flag":         {[]string{"--nbd-listen", "0.0.0.0:10809"}, 2, "nbd.allow_plain_tcp = true"},
 		"etcd away":    {append([]string{"--data-dir", other, "--etcd", "http://127.0.0.1:1"}, off...), 1, "127.0.0.1:1"},
-		"keystone":     {[]string{"--auth", "keystone"}, 2, "not built yet"},
+		"keystone":     {[]string{"--auth", "keystone"}, 2, "auth.auth_url: auth mode keystone needs the address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), gateway.Binary(t, "platterd"), c.args...)

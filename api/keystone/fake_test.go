@@ -209,6 +209,9 @@ func want(t *testing.T, err error, code int, token, text string) {
 	if code == 401 && !strings.HasPrefix(e.Header.Get("Www-Authenticate"), `Keystone uri="http`) {
 		t.Errorf("401 without where to get a token: %v", e.Header)
 	}
+	if code == 503 && strings.Contains(e.Error(), "127.0.0.1") {
+		t.Errorf("the client is told what is the operator's: %v", e)
+	}
 	if code == 503 && e.Header.Get("Retry-After") == "" {
 		t.Error("503 without Retry-After")
 	}

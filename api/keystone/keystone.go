@@ -195,8 +195,9 @@ func (k *Keystone) answer(err error, header string) error {
 	if errors.Is(err, errInvalid) {
 		return k.refuse("The %s is not valid: it has ended, was revoked, or is no token of this cloud. Get a new one from Keystone.", header)
 	}
-	return wire.Errorf(http.StatusServiceUnavailable,
-		"The token cannot be checked now, because Keystone does not do its part; try again in some seconds, and tell the operator if it lasts: %w", err).With("Retry-After", "5")
+	// The client is not told what the log is.
+	return fmt.Errorf("%w (%w)", wire.Errorf(http.StatusServiceUnavailable,
+		"The token cannot be checked now, because Keystone does not do its part. Try again in some seconds; if it lasts, the operator finds the cause in /readyz and in the log.").With("Retry-After", "5"), err)
 }
 
 // fits tells whether a text could be a token at all.

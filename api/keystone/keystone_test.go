@@ -555,3 +555,25 @@ func TestRun(t *testing.T) {
 		t.Errorf("a stop is no trouble: %v", err)
 	}
 }
+
+// FuzzParse has Keystone say anything. What is taken is bounded.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"token": {"expires_at": "2100-01-01T00:00:00.000000Z", "user": {"id": "u", "name": "n", "domain": {"id": "default"}}, "project": {"id": "p"}, "roles": [{"name": "Admin"}]}}`))
+	f.Add([]byte(`{"token": {"expires_at": "x", "system": {"all": true}, "domain": {}}}`))
+	f.Add([]byte(`{"token": [`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		k, err := parse(body)
+		if err != nil {
+			return
+		}
+		who := k.identity()
+		if who.UserID == "" || who.Expires.IsZero() || len(who.Roles) > maxRoles || len(who.UserID)+len(who.ProjectID)+len(who.DomainID) > 3*maxText {
+			t.Errorf("taken: %+v", who)
+		}
+		for _, r := range who.Roles {
+			if r != strings.ToLower(r) {
+				t.Errorf("role %q", r)
+			}
+		}
+	})
+}

@@ -31,7 +31,7 @@ type news struct {
 }
 
 // watch sends the changes of the catalog as server-sent events, until the
-// client hangs up or the Server is closed.
+// client hangs up, its token ends or the Server is closed.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "revision")
 	if err != nil {
@@ -49,6 +49,10 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer s.streams.Done()
 	ctx, cancel := context.WithCancel(r.Context())
+	if end := wire.IdentityFrom(ctx).Expires; !end.IsZero() {
+		cancel()
+		ctx, cancel = context.WithDeadline(r.Context(), end)
+	}
 	defer cancel()
 
 	ch := make(chan news)

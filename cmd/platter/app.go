@@ -15,7 +15,9 @@ const description = `Platter serves VM images: as an OpenStack Image API, as NBD
 and as files. This is its command line.
 
 The gateway is found by --url, else PLATTER_URL, else OS_IMAGE_ENDPOINT_OVERRIDE
-or OS_ENDPOINT, else at http://127.0.0.1:9292. info, map, compare, convert,
+or OS_ENDPOINT, else in the catalog of the cloud that OS_CLOUD (clouds.yaml) or
+OS_AUTH_URL names, else at http://127.0.0.1:9292. If the gateway wants a token,
+that cloud's Keystone is asked for one; OS_AUTH_TYPE=none prevents it. info, map, compare, convert,
 check and bench work on files of this machine as well, without a gateway.
 
 Where a FILE or an IMAGE may stand, an image is given by its id or its name;

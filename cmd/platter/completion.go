@@ -230,11 +230,7 @@ func (p *program) arguments(ctx context.Context, at completer, yield func(string
 // named yields the names of what the gateway has, or ids where there is no
 // name. A name that a shell could take for more than a word is not offered.
 func (p *program) named(ctx context.Context, at completer, kind, prefix string, yield func(string) bool) {
-	target, err := p.endpoint(at.set["url"])
-	if err != nil {
-		return
-	}
-	cl, err := p.client(target, at.set["token"])
+	cl, err := p.reach(ctx, at.set["url"], at.set["token"])
 	if err != nil {
 		return
 	}

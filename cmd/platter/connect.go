@@ -2,59 +2,70 @@ package main
 
 import (
 	"cmp"
-	"errors"
+	"context"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/seed-478a8fee/platter/cmd/platter/client"
+	"github.com/seed-478a8fee/platter/cmd/platter/cloud"
 )
 
 const defaultURL = "http://127.0.0.1:9292"
 
 func connectFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "url", Usage: "the gateway's `URL` (default: $PLATTER_URL, $OS_IMAGE_ENDPOINT_OVERRIDE, $OS_ENDPOINT or " + defaultURL + ")"},
-		&cli.StringFlag{Name: "token", Usage: "a `TOKEN` to send (default: $OS_TOKEN)"},
+		&cli.StringFlag{Name: "url", Usage: "the gateway's `URL` (default: $PLATTER_URL, $OS_IMAGE_ENDPOINT_OVERRIDE, $OS_ENDPOINT, the cloud's catalog, or " + defaultURL + ")"},
+		&cli.StringFlag{Name: "token", Usage: "a `TOKEN` to send (default: $OS_TOKEN, or from Keystone)"},
 	}
 }
 
 // connect returns a client of the gateway that the flags and the environment
 // mean.
 func (p *program) connect(c *cli.Context) (*client.Client, error) {
-	target, err := p.endpoint(c.String("url"))
-	if err != nil {
-		return nil, err
+	return p.reach(c.Context, c.String("url"), c.String("token"))
+}
+
+// reach returns a client of the gateway at a URL, or of the one that the
+// environment means. With a cloud in the environment, the client logs in to
+// that if the gateway wants a token.
+func (p *program) reach(ctx context.Context, target, token string) (*client.Client, error) {
+	target = cmp.Or(target, p.env("PLATTER_URL"), p.env("OS_IMAGE_ENDPOINT_OVERRIDE"), p.env("OS_ENDPOINT"))
+	if token = cmp.Or(token, p.env("OS_TOKEN")); token != "" && target != "" {
+		return p.client(client.Config{URL: target, Token: token})
 	}
-	return p.client(target, c.String("token"))
+	home, err := cloud.Find(p.env)
+	if err != nil {
+		return nil, hint(err, "name the gateway with --url or PLATTER_URL and give a token, or set OS_AUTH_TYPE=none")
+	}
+	if home == nil {
+		return p.client(client.Config{URL: cmp.Or(target, defaultURL), Token: token})
+	}
+	cfg := client.Config{URL: target, HTTP: home.HTTP(), Login: home.Token}
+	if target == "" { // who has a cloud expects its catalog to be asked
+		if cfg.URL, err = home.Endpoint(ctx); err != nil {
+			return nil, err
+		}
+		if cfg.Token, err = home.Token(ctx, ""); err != nil {
+			return nil, err
+		}
+	}
+	if token != "" {
+		cfg.Token, cfg.Login = token, nil
+	}
+	return p.client(cfg)
 }
 
 // client returns a client of the gateway at a URL, which may lack its scheme.
-func (p *program) client(target, token string) (*client.Client, error) {
-	if !strings.Contains(target, "://") {
-		target = "http://" + target
+func (p *program) client(cfg client.Config) (*client.Client, error) {
+	if !strings.Contains(cfg.URL, "://") {
+		cfg.URL = "http://" + cfg.URL
 	}
-	cl, err := client.New(client.Config{URL: target, Token: cmp.Or(token, p.env("OS_TOKEN"))})
+	cl, err := client.New(cfg)
 	if err != nil {
 		return nil, hint(&usage{err.Error()}, "give it with --url or PLATTER_URL")
 	}
 	return cl, nil
-}
-
-// endpoint finds the gateway's URL. Who has Keystone credentials in the
-// environment expects the service catalog to be asked; to go to the default
-// address instead would be a surprise.
-func (p *program) endpoint(flag string) (string, error) {
-	if url := cmp.Or(flag, p.env("PLATTER_URL"), p.env("OS_IMAGE_ENDPOINT_OVERRIDE"), p.env("OS_ENDPOINT")); url != "" {
-		return url, nil
-	}
-	for _, name := range []string{"OS_CLOUD", "OS_AUTH_URL"} {
-		if kind := p.env("OS_AUTH_TYPE"); p.env(name) != "" && kind != "none" && kind != "admin_token" {
-			return "", hint(errors.New(name+" is set, but getting a token from Keystone is not built yet"),
-				"name the gateway with --url or PLATTER_URL, and a token, if it wants one, with --token or OS_TOKEN")
-		}
-	}
-	return defaultURL, nil
 }
 
 // one returns the only argument of a command.

@@ -20,7 +20,7 @@ import (
 )
 
 const doctorHelp = `Looks at a gateway and at this machine: does the API answer, are the catalog,
-the stores and the cache well, do clocks agree, can a small hidden image be written, read, opened over
+Keystone, the stores and the cache well, do clocks agree, can a small hidden image be written, read, opened over
 NBD, seen as a file and deleted, and are the usual tools installed. Every finding
 says what to do. The exit code is 1 if something is wrong; warnings are not.`
 
@@ -111,6 +111,23 @@ func (d *diagnosis) readiness(ctx context.Context, cl *client.Client) {
 		d.fail("readiness", "%s: the gateway cannot do its work until that is back; its log says more", strings.TrimSpace(probe.Body))
 	default:
 		d.ok("readiness", "the catalog and the default store can be used")
+	}
+	if err == nil {
+		d.keystone(ctx, cl, probe.Body)
+	}
+}
+
+// keystone says how the gateway's Keystone is, if it has one: it wants tokens
+// then, and /readyz tells of trouble with them.
+func (d *diagnosis) keystone(ctx context.Context, cl *client.Client, ready string) {
+	for line := range strings.Lines(ready) {
+		if trouble, ok := strings.CutPrefix(line, "ailing: auth: "); ok {
+			d.fail("keystone", "%s", strings.TrimSpace(trouble))
+			return
+		}
+	}
+	if probe, err := cl.Probe(ctx, "/v2/images?limit=1"); err == nil && probe.Status == http.StatusUnauthorized {
+		d.ok("keystone", "the gateway asks it who is asking")
 	}
 }
 

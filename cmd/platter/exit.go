@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/seed-478a8fee/platter/cmd/platter/client"
+	"github.com/seed-478a8fee/platter/cmd/platter/cloud"
 	"github.com/seed-478a8fee/platter/cmd/spelling"
 )
 
@@ -87,6 +88,7 @@ func exitCode(err error) int {
 	var h *hinted
 	var unreached *client.UnreachedError
 	var answer *client.Error
+	var refused *cloud.RefusedError
 	switch {
 	case errors.As(err, &u):
 		return exitUsage
@@ -94,6 +96,8 @@ func exitCode(err error) int {
 		return h.code
 	case h != nil:
 		return exitCode(h.err)
+	case errors.As(err, &refused):
+		return exitNotAllowed
 	case errors.As(err, &unreached):
 		return exitNoGateway
 	case errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
@@ -135,7 +139,7 @@ func hintForStatus(answer *client.Error) string {
 	case http.StatusConflict:
 		return hintForConflict(answer.Message)
 	case http.StatusUnauthorized:
-		return "the gateway wants a token: give it with --token or OS_TOKEN"
+		return "the gateway wants a token: set OS_CLOUD, or OS_AUTH_URL with a user and password, or give one with --token or OS_TOKEN"
 	case http.StatusRequestEntityTooLarge:
 		return "make room or raise the limit on the gateway; platter doctor shows the disk"
 	case http.StatusServiceUnavailable:

@@ -43,6 +43,11 @@ func (g *gateway) reload() {
 // ailing says what is wrong without making the gateway useless.
 func (g *gateway) ailing() []string {
 	out := g.places.ailing()
+	if g.keystone != nil {
+		if err := g.keystone.Trouble(); err != nil {
+			out = append(out, "auth: tokens cannot be checked: "+err.Error())
+		}
+	}
 	for _, c := range []*certs{g.apiCerts, g.nbdCerts} {
 		if c == nil {
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-478a8fee/platter/api"
 	"github.com/seed-478a8fee/platter/api/ingest"
+	"github.com/seed-478a8fee/platter/api/keystone"
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/disk"
@@ -37,6 +38,8 @@ const keepDisks = time.Second
 // bottom up and closed from the top down.
 type gateway struct {
 	*process
+
+	keystone *keystone.Keystone // nil: auth mode none
 
 	records *records
 	catalog *catalog.Catalog
@@ -69,6 +72,9 @@ func newGateway(p *process) *gateway {
 // open opens every part. What it opened before an error is closed by close.
 func (g *gateway) open(ctx, life context.Context) (err error) {
 	if err := g.openCerts(); err != nil {
+		return err
+	}
+	if err := g.openIdentity(); err != nil {
 		return err
 	}
 	if g.records, err = openRecords(ctx, g.cfg, g.log, false); err != nil {
@@ -124,7 +130,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: g.doors.address(doorSocket), TCP: g.doors.address(doorNBD), Kick: g.kick,
 		TLS: g.cfg.NBD.TLS != config.Off, TLSRequired: g.cfg.NBD.TLS == "required", ClientCertificates: g.cfg.NBD.TLSClientCA != "",
-		Elsewhere: g.cfg.NBDEndpoint(), Rules: rules(g.cfg.NBD.Clients),
+		Elsewhere: g.cfg.NBDEndpoint(), Rules: rules(g.cfg.NBD.Clients), TokensOnly: g.keystone != nil,
 		Record:         g.record,
 		MaxOverlaySize: int64(g.cfg.Limits.OverlaySize), OverlayQuota: int64(g.cfg.Limits.OverlayBytes),
 		JournalLimit: int64(g.cfg.Limits.JournalBytes), JournalFull: journalFull(g.cfg.Limits.JournalFull),
@@ -241,6 +247,9 @@ func (g *gateway) serveAll(life context.Context) {
 		}
 	}
 	g.run(func() error { return g.hear(life) })
+	if g.keystone != nil {
+		g.run(func() error { return g.keystone.Run(life) })
+	}
 	g.run(func() error { return g.ingest.Run(life) })
 	for _, p := range g.places.stores {
 		if p.late != nil {
@@ -283,7 +292,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		return nil, err
 	}
 	g.glance, err = api.New(api.Config{
-		Catalog: g.catalog, Data: g.ingest, Policy: g.policy, PublicEndpoint: g.cfg.API.PublicEndpoint,
+		Catalog: g.catalog, Data: g.ingest, Auth: g.authenticator(), Policy: g.policy, PublicEndpoint: g.cfg.API.PublicEndpoint,
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,

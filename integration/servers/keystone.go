@@ -51,7 +51,7 @@ func StartKeystone(t TB) *Keystone {
 	write(t, filepath.Join(dir, "run-keystone.py"), string(runKeystone))
 	k.Process = launch(t, &Process{Name: "keystone", ready: answersHTTP(k.URL),
 		line: []string{"/usr/bin/python3", filepath.Join(dir, "run-keystone.py"), conf, fmt.Sprint(port), k.AdminPassword, k.Region}}, dir)
-	k.addUser(t)
+	k.Grant(t, k.User, k.Password, k.Project, "member")
 	return k
 }
 
@@ -74,21 +74,6 @@ backend = dogpile.cache.memory
 password_hash_rounds = 4
 `
 
-func (k *Keystone) addUser(t TB) {
-	t.Helper()
-	token := k.token(t)
-	project := k.post(t, token, "projects", "project", map[string]any{"name": k.Project, "domain_id": "default"})
-	user := k.post(t, token, "users", "user", map[string]any{"name": k.User, "domain_id": "default", "password": k.Password})
-	var roles struct {
-		Roles []struct{ ID string }
-	}
-	_, body := k.call(t, token, http.MethodGet, "/roles?name=member", nil)
-	if err := json.Unmarshal(body, &roles); err != nil || len(roles.Roles) != 1 {
-		t.Fatalf("keystone: roles: %v\n%s", err, body)
-	}
-	k.call(t, token, http.MethodPut, "/projects/"+project+"/users/"+user+"/roles/"+roles.Roles[0].ID, nil)
-}
-
 // AddService enters a service into the catalog, with one address for all its
 // interfaces.
 func (k *Keystone) AddService(t TB, kind, name, url string) {
@@ -103,13 +88,7 @@ func (k *Keystone) AddService(t TB, kind, name, url string) {
 // token returns a token of the administrator.
 func (k *Keystone) token(t TB) string {
 	t.Helper()
-	domain := map[string]any{"id": "default"}
-	header, _ := k.call(t, "", http.MethodPost, "/auth/tokens", map[string]any{"auth": map[string]any{
-		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{
-			"user": map[string]any{"name": "admin", "domain": domain, "password": k.AdminPassword}}},
-		"scope": map[string]any{"project": map[string]any{"name": "admin", "domain": domain}},
-	}})
-	return header.Get("X-Subject-Token")
+	return k.Token(t, "admin", k.AdminPassword, "admin")
 }
 
 // post makes a thing and returns its id.

@@ -16,22 +16,30 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 )
 
-// A Config says where the gateway is. URL is required; a Token is sent where
-// there is one.
+// A Config says where the gateway is. URL is required.
 type Config struct {
 	URL   string
-	Token string
+	Token string       // is sent, where there is one
 	HTTP  *http.Client // nil is a client that waits as long as it takes
+
+	// Login returns a token that is not bad, which is one that the gateway has
+	// refused, or "". It is asked when the gateway wants a token, and before
+	// what cannot be sent twice. Nil: there is only Token.
+	Login func(ctx context.Context, bad string) (string, error)
 }
 
 // A Client speaks to one gateway. Any number of goroutines may use it.
 type Client struct {
 	base  string
-	token string
 	http  *http.Client
+	login func(ctx context.Context, bad string) (string, error)
+
+	mu    sync.Mutex
+	token string
 }
 
 // New returns a Client. It does not speak to the gateway yet.
@@ -41,11 +49,19 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("the gateway's URL %q is not of the form http://HOST:PORT", cfg.URL)
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/v2") // as in a service catalog
-	c := &Client{base: u.String(), token: cfg.Token, http: cfg.HTTP}
+	c := &Client{base: u.String(), token: cfg.Token, http: cfg.HTTP, login: cfg.Login}
 	if c.http == nil {
-		c.http = &http.Client{}
+		c.http = &http.Client{CheckRedirect: sameHost}
 	}
 	return c, nil
+}
+
+// sameHost refuses to follow to another host, since a token would go along.
+func sameHost(req *http.Request, via []*http.Request) error {
+	if req.URL.Host != via[0].URL.Host || len(via) > 5 {
+		return fmt.Errorf("it leads elsewhere, to %s://%s, which is not followed", req.URL.Scheme, req.URL.Host)
+	}
+	return nil
 }
 
 // URL returns where the gateway is.
@@ -146,8 +162,74 @@ type request struct {
 	rng          string // a Range header
 }
 
-// send returns an answer of 2xx, whose body the caller closes, or an error.
+// send returns an answer of 2xx, whose body the caller closes, or an error. With
+// a Login it gets a token when the gateway asks for one, and a new one when the
+// old one has ended.
 func (c *Client) send(ctx context.Context, q request) (*http.Response, error) {
+	token, err := c.tokenFor(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	again := q
+	if r, ok := q.body.(*bytes.Reader); ok {
+		unread := *r // the first try may still be reading when it has been answered
+		again.body = &unread
+	}
+	resp, err := c.sendAs(ctx, q, token)
+	var answer *Error
+	if c.login == nil || !q.repeats() || !errors.As(err, &answer) || answer.Status != http.StatusUnauthorized {
+		return resp, err
+	}
+	if token, err = c.renew(ctx, token); err != nil {
+		return nil, err
+	}
+	return c.sendAs(ctx, again, token)
+}
+
+// repeats tells whether a request can be sent once more.
+func (q request) repeats() bool {
+	_, ok := q.body.(*bytes.Reader)
+	return q.body == nil || ok
+}
+
+// tokenFor returns the token to begin with, which may be none. What cannot be
+// sent twice needs a good one: Login knows whether the one at hand still is.
+func (c *Client) tokenFor(ctx context.Context, q request) (string, error) {
+	c.mu.Lock()
+	token := c.token
+	c.mu.Unlock()
+	if c.login == nil || q.repeats() {
+		return token, nil
+	}
+	if token == "" && !c.wantsToken(ctx) {
+		return "", nil
+	}
+	return c.renew(ctx, "")
+}
+
+// wantsToken tells whether the gateway refuses who has no token.
+func (c *Client) wantsToken(ctx context.Context) bool {
+	resp, err := c.sendAs(ctx, request{method: http.MethodGet, path: "/v2/images", query: url.Values{"limit": {"1"}}, size: -1}, "")
+	if err == nil {
+		resp.Body.Close()
+	}
+	var answer *Error
+	return errors.As(err, &answer) && answer.Status == http.StatusUnauthorized
+}
+
+func (c *Client) renew(ctx context.Context, bad string) (string, error) {
+	token, err := c.login(ctx, bad)
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.token = token
+	return token, nil
+}
+
+// sendAs sends a request with a token, or without one.
+func (c *Client) sendAs(ctx context.Context, q request, token string) (*http.Response, error) {
 	target := c.base + q.path
 	if len(q.query) > 0 {
 		target += "?" + q.query.Encode()
@@ -161,7 +243,7 @@ func (c *Client) send(ctx context.Context, q request) (*http.Response, error) {
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "platter")
-	for key, value := range map[string]string{"Content-Type": q.contentType, "Range": q.rng, "X-Auth-Token": c.token} {
+	for key, value := range map[string]string{"Content-Type": q.contentType, "Range": q.rng, "X-Auth-Token": token} {
 		if value != "" {
 			req.Header.Set(key, value)
 		}

@@ -2,14 +2,19 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func serve(t *testing.T, h http.HandlerFunc) *Client {
@@ -130,5 +135,88 @@ func TestExactly(t *testing.T) {
 		if got := exactly(name); got != want {
 			t.Errorf("exactly(%q) = %s, want %s", name, got, want)
 		}
+	}
+}
+
+// TestLogin has a gateway take one token after the other, each for a while.
+func TestLogin(t *testing.T) {
+	valid := "none yet"
+	var bodies []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Auth-Token") != valid {
+			w.WriteHeader(401)
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		bodies = append(bodies, r.Method+" "+string(body))
+		w.Write([]byte(`{"id": "x"}`))
+	}))
+	t.Cleanup(server.Close)
+	var bad []string
+	failure := error(nil)
+	c, err := New(Config{URL: server.URL, Login: func(_ context.Context, refused string) (string, error) {
+		bad = append(bad, refused)
+		return valid, failure
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(do func() error, wantBad []string, wantBody string) {
+		t.Helper()
+		bad, bodies = nil, nil
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(wantBad, bad); diff != "" {
+			t.Errorf("logins: %s", diff)
+		}
+		if diff := cmp.Diff([]string{wantBody}, bodies); diff != "" {
+			t.Errorf("requests: %s", diff)
+		}
+	}
+	create := func() error {
+		_, err := c.CreateImage(t.Context(), map[string]any{"name": "x"})
+		return err
+	}
+	upload := func() error {
+		return c.Upload(t.Context(), "x", io.LimitReader(strings.NewReader("bytes of an image"), 5), 5)
+	}
+	valid = "first"
+	check(upload, []string{""}, "PUT bytes") // it cannot be sent twice
+	check(create, nil, `POST {"name":"x"}`)
+	valid = "second"
+	check(create, []string{"first"}, `POST {"name":"x"}`)
+	check(create, nil, `POST {"name":"x"}`)
+	valid, failure = "third", errors.New("Keystone is away")
+	if err := create(); !errors.Is(err, failure) {
+		t.Errorf("without a new token: %v", err)
+	}
+
+	// A gateway that wants no token gets none.
+	valid, failure = "", nil
+	if c, err = New(Config{URL: server.URL, Login: c.login}); err != nil {
+		t.Fatal(err)
+	}
+	check(create, nil, `POST {"name":"x"}`)
+	bodies = nil
+	if err := upload(); err != nil || len(bad) > 0 {
+		t.Errorf("an upload without a token: %v, logins %q", err, bad)
+	}
+}
+
+// TestRedirects checks that a token does not follow where a gateway, or what
+// pretends to be one, sends it.
+func TestRedirects(t *testing.T) {
+	var stolen atomic.Bool
+	thief := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Store(true) }))
+	t.Cleanup(thief.Close)
+	cl := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
+	})
+	if _, err := cl.Image(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "leads elsewhere") || stolen.Load() {
+		t.Errorf("%v, stolen: %v", err, stolen.Load())
 	}
 }

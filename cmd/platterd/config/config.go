@@ -20,6 +20,9 @@ import (
 // Off as a listener, socket or mount switches that door off.
 const Off = "off"
 
+// Keystone is the mode of [auth] that asks Keystone who is asking.
+const Keystone = "keystone"
+
 // A Config is the whole configuration. Load fills in the defaults that the
 // comments name.
 type Config struct {
@@ -123,17 +126,37 @@ type Catalog struct {
 	Lease        Duration `toml:"lease"` // with etcd: how long a silent gateway keeps its overlays, default 15s
 }
 
-// Auth says who may come in.
+// Auth says who may come in. With mode keystone each request to the API needs a
+// token, which Keystone is asked about; NBD then opens attach/TOKEN and nothing
+// else. The gateway logs in to Keystone as a user of its own, who needs the
+// role service (or admin) in the project:
+//
+//	[auth]
+//	mode = "keystone"
+//	auth_url = "https://keystone.example.org/v3"
+//	username = "platter"
+//	password_file = "/etc/platter/keystone.secret"
+//	project_name = "service"
 type Auth struct {
-	Mode                 string `toml:"mode"`                  // none (default)
+	Mode                 string `toml:"mode"`                  // none (default), keystone
 	AllowUnauthenticated bool   `toml:"allow_unauthenticated"` // listen outside loopback with mode none
-	AuthURL              string `toml:"auth_url"`
-	Username             string `toml:"username"`
-	Password             string `toml:"password"`
-	PasswordFile         string `toml:"password_file"`
-	ProjectName          string `toml:"project_name"`
-	UserDomainName       string `toml:"user_domain_name"`
-	ProjectDomainName    string `toml:"project_domain_name"`
+
+	// The rest is for mode keystone.
+	AuthURL           string `toml:"auth_url"` // of Keystone, with or without /v3
+	Username          string `toml:"username"`
+	Password          string `toml:"password"`
+	PasswordFile      string `toml:"password_file"`
+	ProjectName       string `toml:"project_name"`
+	UserDomainName    string `toml:"user_domain_name"`    // default Default
+	ProjectDomainName string `toml:"project_domain_name"` // default Default
+	PublicAuthURL     string `toml:"public_auth_url"`     // where clients without a token are sent; default: auth_url
+	CAFile            string `toml:"ca_file"`             // PEM file of the authorities that Keystone's certificate may be of; default: the system's
+	Insecure          bool   `toml:"insecure"`            // do not check Keystone's certificate: whoever is in between can be anybody
+
+	AllowAnonymous bool     `toml:"allow_anonymous"` // without a token, what is public can be read
+	CacheTime      Duration `toml:"cache_time"`      // how long a token that was valid is not asked about, so how long a revoked one goes on; default 10s
+	CacheTokens    int      `toml:"cache_tokens"`    // tokens remembered; default 10000
+	Timeout        Duration `toml:"timeout"`         // of one question to Keystone; default 10s
 }
 
 // Policy says who may do what.
@@ -265,6 +288,12 @@ func (c *Config) setDefaults() {
 	text(&c.Debug.Listen, "127.0.0.1:9293")
 	text(&c.Catalog.Prefix, "/platter")
 	text(&c.Auth.Mode, "none")
+	text(&c.Auth.UserDomainName, "Default")
+	text(&c.Auth.ProjectDomainName, "Default")
+	text(&c.Auth.PublicAuthURL, c.Auth.AuthURL)
+	number(&c.Auth.CacheTime, Duration(10*time.Second))
+	number(&c.Auth.CacheTokens, 10_000)
+	number(&c.Auth.Timeout, Duration(10*time.Second))
 	text(&c.Images.HashAlgorithm, "sha512")
 	if len(c.Stores) == 0 {
 		c.Stores = map[string]Store{"local": {Type: "file", Dir: "images"}}

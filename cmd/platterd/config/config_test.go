@@ -132,7 +132,8 @@ func TestRefused(t *testing.T) {
 		"variable":       {Sources{Env: []string{"PLATTER_APY_LISTEN=x"}}, "PLATTER_APY_LISTEN names no key"},
 		"variable value": {Sources{Env: []string{"PLATTER_FUSE_ALLOW_OTHER=perhaps"}}, "this must be true or false"},
 		"secret twice":   {Sources{File: write(t, "y", "[auth]\npassword=\"a\"\npassword_file=\"b\"")}, "keep one"},
-		"keystone":       {Sources{Flags: map[string]string{"auth.mode": "keystone"}}, "not built yet"},
+		"keystone":       {Sources{Flags: map[string]string{"auth.mode": "keystone"}}, "auth.username: auth mode keystone needs the user"},
+		"auth_url alone": {Sources{File: write(t, "k", "[auth]\nauth_url = \"http://k:5000\"")}, "k:2: auth.auth_url: auth mode none asks no Keystone"},
 		"list":           {Sources{Env: []string{"PLATTER_NBD_CLIENTS=hv"}}, "write it in the file"},
 		"plain nbd":      {Sources{Flags: map[string]string{"nbd.listen": "[::]:10809"}}, "nbd.allow_plain_tcp = true"},
 	} {

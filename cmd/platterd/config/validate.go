@@ -29,9 +29,11 @@ func (l *loader) validate() {
 
 func (l *loader) validateAuth() {
 	c := l.cfg
-	l.oneOf("auth.mode", c.Auth.Mode, "none", "keystone")
-	if c.Auth.Mode == "keystone" {
-		l.wrong("auth.mode", "keystone is not built yet: this release serves auth mode none only")
+	l.oneOf("auth.mode", c.Auth.Mode, "none", Keystone)
+	if c.Auth.Mode == Keystone {
+		l.validateKeystone()
+	} else if c.Auth.AuthURL != "" {
+		l.wrong("auth.auth_url", "auth mode %s asks no Keystone: set auth.mode = \"keystone\", or remove auth_url", c.Auth.Mode)
 	}
 }
 
