@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,6 +49,9 @@ var flagPaths = map[string]string{
 	"log-level":    "log_level",
 	"log-format":   "log_format",
 }
+
+// sameWish is for how long after a signal another one says nothing new.
+const sameWish = time.Second
 
 func main() {
 	os.Exit(exitCode(newApp().Run(os.Args)))
@@ -127,8 +131,9 @@ func serve(c *cli.Context) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once: the first one gives the
-	// default behaviour back.
-	context.AfterFunc(ctx, stop)
+	// A second signal ends the process at once: a while after the first one
+	// the default behaviour is back. One that comes right behind is the same
+	// wish, by somebody between: make tells its children what its group was told.
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameWish, stop) })
 	return run(ctx, cfg, newLogger(cfg, os.Stderr), c.Bool("takeover"))
 }
