@@ -71,7 +71,7 @@ func untilClosed(c <-chan struct{}) fault {
 
 // briefly is how long a server that is silent is waited for, by those who
 // should meet one.
-const briefly = 2 * time.Second
+const briefly = 700 * time.Millisecond
 
 // silent says nothing for longer than briefly. That somebody has gone shows
 // only where nothing of a request is left to read, so it hangs up in the end.
