@@ -111,6 +111,9 @@ func (e *Exports) OpenDisk(ctx context.Context, img catalog.Image) (block.ReadCl
 	}
 	err = errors.Join(errs...)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, gone := e.active(ctx, img.ID); errors.Is(gone, fs.ErrNotExist) {
+			return nil, gone // deleted since the record was read
+		}
 		// The record promises bytes: that a store lacks them must not look
 		// as if there were no such image.
 		return nil, fmt.Errorf("open the disk of image %s: its bytes are missing: %v", img.ID, err)

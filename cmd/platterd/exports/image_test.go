@@ -2,6 +2,8 @@ package exports
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"testing"
 
 	"github.com/seed-478a8fee/platter/backends/mem"
@@ -32,5 +34,24 @@ func TestTwoStores(t *testing.T) {
 	defer d.Close()
 	if got := r.read(d); !asked || !bytes.Equal(got, data) {
 		t.Error("it was read in the wrong store")
+	}
+}
+
+// TestDeletedMeanwhile: bytes that a store lacks are an error of the gateway,
+// unless the image was deleted after its record was read.
+func TestDeletedMeanwhile(t *testing.T) {
+	r := newRig(t, nil)
+	img := r.image("raw", noise(diskSize, 1))
+	if err := r.store.Delete(t.Context(), img.Locations[0].Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.e.OpenDisk(t.Context(), img); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an image without bytes: %v", err)
+	}
+	if _, err := r.cat.DeleteImage(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.e.OpenDisk(t.Context(), img); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an image that is gone: %v", err)
 	}
 }
