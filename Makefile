@@ -13,6 +13,11 @@ FUZZTIME ?= 20s
 # The tags of the parts that need cgo; they apply where those parts are.
 TAGS := rbd,libnbd,pacific
 
+# Real servers on a busy machine sometimes pause for seconds. A test that fails
+# is run once more by itself, and the summary at the end names it either way;
+# where more than three fail, nothing is repeated.
+SUITE = go tool gotestsum --format pkgname --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 3
+
 # The packages with tests that need the real programs.
 REAL = $$(grep -rl --include='*_test.go' '^//go:build integration' . | xargs -n1 dirname | sort -u)
 
@@ -34,13 +39,13 @@ deps: ## install everything: also what the tests need, and libnbd's Go bindings
 	@.ci/deps test
 
 unit: ## tests that need Go alone, then those with goroutines under the race detector
-	go test -timeout 30m ./...
-	go test -race -short -timeout 30m $$(go list ./... | grep -v /integration)
-	PLATTER_SCHEDULES=10000 go test -count=1 -timeout 30m ./integration/schedules
-	PLATTER_CONSISTENCY=1000 go test -race -count=1 -timeout 30m ./integration/consistency
+	$(SUITE) --packages ./... -- -timeout 30m
+	$(SUITE) --packages "$$(go list ./... | grep -v /integration | tr '\n' ' ')" -- -race -short -timeout 30m
+	PLATTER_SCHEDULES=10000 $(SUITE) --packages ./integration/schedules -- -count=1 -timeout 30m
+	PLATTER_CONSISTENCY=1000 $(SUITE) --packages ./integration/consistency -- -race -count=1 -timeout 30m
 
 integration: build ## tests with the real programs; a missing one is a failure
-	go test -tags integration,$(TAGS) -count=1 -timeout 60m -p 1 $(REAL)
+	$(SUITE) --packages "$(REAL)" -- -tags integration,$(TAGS) -count=1 -timeout 60m -p 1
 
 guest: deps ## a small Debian guest to try things with, in .cache/guest
 	integration/guest/build.sh $(PLATTER_CACHE)/guest

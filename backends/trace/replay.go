@@ -52,7 +52,7 @@ func Replay(ctx context.Context, r block.Reader, t Trace, parallel int) error {
 			}
 			g.Go(func() error {
 				err := block.Prefetch(ctx, r, p.Off, p.Len)
-				if err != nil && (failures.Add(1) == maxFailures || errors.Is(err, fs.ErrClosed)) {
+				if err != nil && (failures.Add(1) >= maxFailures || errors.Is(err, fs.ErrClosed)) {
 					cancel(err)
 				}
 				return nil
