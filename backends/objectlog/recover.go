@@ -95,11 +95,7 @@ func open(ctx context.Context, cfg Config, read func(Head) (*state, error)) (l *
 	if err := o.openJournal(ctx); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	o.l = newLog(o)
 	// The journal calls apply from now on, the work begins when all is there.
-	if err := o.replay(ctx); err != nil {
-		return nil, fmt.Errorf("replay the journal: %w", err)
-	}
 	if err := o.claim(ctx); err != nil {
 		return nil, err
 	}
@@ -186,13 +182,44 @@ func (o *opening) journalConfig(dir string, epoch int64) journal.Config {
 	}
 }
 
+// replay opens the journal that the head goes on with, and takes over what it
+// has and the store has not, as it is read. Of what the store has it reads
+// next to nothing.
+func (o *opening) replay(ctx context.Context) error {
+	o.dir = o.cfg.journal(journalDir, o.s.journal)
+	cfg := o.journalConfig(o.dir, o.s.journal)
+	o.l = newLog(o)
+	o.l.covered, o.l.sealed, o.l.appended = o.s.upto, o.s.upto, o.s.upto
+	cfg.Since = o.s.upto
+	var one [1]journal.Record
+	cfg.Found = func(r journal.Record) error {
+		if r.Next <= o.s.upto {
+			return nil
+		}
+		if err := block.CheckRange(r.Off, r.Len, o.l.size); err != nil && r.Kind != journal.Mark {
+			return err
+		}
+		one[0] = r
+		o.l.apply(one[:])
+		return nil
+	}
+	var err error
+	if o.j, err = journal.Open(ctx, cfg); err != nil {
+		return err
+	}
+	o.l.j = o.j
+	if st := o.j.Stats(); o.s.upto < st.Start {
+		return fmt.Errorf("it begins at %d, and the store has what is before %d: %w", st.Start, o.s.upto, journal.ErrDamaged)
+	}
+	return nil
+}
+
 // openJournal opens the journal that the head goes on with, if it is here and
 // has something that the store has not. Else it makes a new one.
 func (o *opening) openJournal(ctx context.Context) error {
 	var err error
 	if o.s.journal > 0 && o.s.journal >= o.cfg.HeldSince {
-		o.dir = o.cfg.journal(journalDir, o.s.journal)
-		o.j, err = journal.Open(ctx, o.journalConfig(o.dir, o.s.journal))
+		err = o.replay(ctx)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, journal.ErrForeign):
 			if o.head.Dirty && !o.cfg.AcceptLoss {
@@ -209,12 +236,12 @@ func (o *opening) openJournal(ctx context.Context) error {
 			return err
 		case o.j.Stats().End > o.s.upto:
 			return nil // there is more in it
-		default:
-			// All that it has is in the store, or was never synced. What would
-			// be appended now could lie before s.upto and be passed over later.
-			if err := o.j.Close(); err != nil {
-				return err
-			}
+		}
+		// If it could be opened, all that it has is in the store, or was never
+		// synced. What would be appended now could lie before s.upto and be
+		// passed over later.
+		if err := o.leaveJournal(); err != nil {
+			return err
 		}
 	}
 	if o.s.journal > 0 {
@@ -230,31 +257,27 @@ func (o *opening) openJournal(ctx context.Context) error {
 			o.j, err = journal.Create(ctx, cfg)
 		}
 	}
-	if err == nil {
-		o.s.journal, o.s.upto = o.cfg.Epoch, o.j.Stats().Start
+	if err != nil {
+		return err
 	}
-	return err
+	o.s.journal, o.s.upto = o.cfg.Epoch, o.j.Stats().Start
+	o.l = newLog(o)
+	o.l.covered, o.l.sealed, o.l.appended = o.s.upto, o.s.upto, o.s.upto
+	return nil
 }
 
-// replay takes over what the journal has and the store has not.
-func (o *opening) replay(ctx context.Context) error {
-	l, st := o.l, o.j.Stats()
-	if o.s.upto < st.Start {
-		return fmt.Errorf("it begins at %d, and the store has what is before %d: %w", st.Start, o.s.upto, journal.ErrDamaged)
+// leaveJournal closes a journal, if there is one, and forgets what was found.
+func (o *opening) leaveJournal() error {
+	if o.l != nil {
+		o.l.stop()
+		o.l = nil
 	}
-	l.covered, l.sealed, l.appended = o.s.upto, o.s.upto, o.s.upto
-	var one [1]journal.Record
-	for r, err := range o.j.Records(ctx, o.s.upto) {
-		if err != nil {
-			return err
-		}
-		if err := block.CheckRange(r.Off, r.Len, l.size); err != nil && r.Kind != journal.Mark {
-			return err
-		}
-		one[0] = r
-		l.apply(one[:])
+	if o.j == nil {
+		return nil
 	}
-	return nil
+	err := o.j.Close()
+	o.j = nil
+	return err
 }
 
 // claim commits the head under the new epoch, before anything is read or

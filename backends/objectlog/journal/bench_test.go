@@ -139,6 +139,8 @@ func BenchmarkReadAt(b *testing.B) {
 	}
 }
 
+// BenchmarkOpen opens a journal of 512 MiB: all of it is read, or what was not
+// uploaded, a tenth.
 func BenchmarkOpen(b *testing.B) {
 	cfg := Config{Dir: b.TempDir()}
 	j, err := Create(b.Context(), cfg)
@@ -147,17 +149,30 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	const n = 512 << 20
 	data := make([]byte, block)
-	for range n / block {
-		if err := j.Append(b.Context(), []Record{{Kind: Write, Len: block, Data: data}}); err != nil {
+	var since int64
+	for i := range n / block {
+		recs := []Record{{Kind: Write, Len: block, Data: data}}
+		if err := j.Append(b.Context(), recs); err != nil {
 			b.Fatal(err)
+		}
+		if i == n/block*9/10 {
+			since = recs[0].Next
 		}
 	}
-	b.SetBytes(n)
-	for b.Loop() {
-		j.Close()
-		if j, err = Open(b.Context(), cfg); err != nil {
-			b.Fatal(err)
-		}
+	for _, c := range []struct {
+		name  string
+		since int64
+	}{{"all", 0}, {"tenth", since}} {
+		cfg.Since = c.since
+		b.Run(c.name, func(b *testing.B) {
+			b.SetBytes(n)
+			for b.Loop() {
+				j.Close()
+				if j, err = Open(b.Context(), cfg); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 	j.Close()
 }

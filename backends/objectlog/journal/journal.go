@@ -87,6 +87,15 @@ type Config struct {
 	// is ErrDamaged, and lose the rest.
 	Salvage bool
 
+	// Since is up to where the caller has all records elsewhere: files that
+	// end there or before are not read by Open. Records and ReadAt have them.
+	Since int64
+
+	// Found is told by Open of the records that it has read, in order: all
+	// that end behind Since, and perhaps some before. Data is valid until it
+	// returns. An error ends Open. nil is nobody.
+	Found func(Record) error
+
 	// Apply is told of appended records in the order of their positions, as
 	// soon as they can be read and before their Append returns; one call at
 	// a time. It must be quick and must not call the journal, but for

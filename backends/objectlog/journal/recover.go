@@ -49,6 +49,12 @@ func (j *Journal) recover(ctx context.Context, flag int) error {
 		if f != nil {
 			j.files = append(j.files, f)
 			known = max(known, f.head.synced)
+		}
+		if f != nil && next != nil && next.head.before >= cur && next.head.before <= j.cfg.Since {
+			// Nobody asks what is in it, and the next one says where it ends.
+			cur = next.head.before
+			f.end, j.written = cur, cur
+		} else if f != nil {
 			if cur, err = j.replay(ctx, f, cur, limit, &known); err != nil {
 				return err
 			}
@@ -134,6 +140,11 @@ func (j *Journal) replay(ctx context.Context, f *file, cur, limit int64, known *
 		}
 		j.written = r.Next
 		*known = max(*known, h.synced)
+		if j.cfg.Found != nil {
+			if err := j.cfg.Found(r); err != nil {
+				return 0, err
+			}
+		}
 	}
 }
 
