@@ -71,6 +71,9 @@ func explain(id string, err error) error {
 		return wire.Errorf(http.StatusConflict,
 			"Image %s is %s, and its data stays what it is. Create another image for other data.", id, status.From)
 	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return wire.Errorf(http.StatusGone, "The store for image %s can only be read, so it takes no data. Name another one in X-Image-Meta-Store.", id)
+	}
 	refusal, ok := errors.AsType[*format.Refusal](err)
 	if !ok {
 		return err

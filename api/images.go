@@ -43,9 +43,9 @@ func (s *Server) showImage(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) listImages(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	who := wire.IdentityFrom(ctx)
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := queryValues(r)
 	if err != nil {
-		return badQuery("The query string is malformed: %v.", err)
+		return err
 	}
 	q, err := parseQuery(values, s.cfg.Paging)
 	if err != nil {

@@ -13,6 +13,15 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
+// queryValues reads a query string, in which semicolons part as "&" does.
+func queryValues(r *http.Request) (url.Values, error) {
+	values, err := url.ParseQuery(strings.ReplaceAll(r.URL.RawQuery, ";", "&"))
+	if err != nil {
+		return nil, badQuery("The query string is malformed: %v.", err)
+	}
+	return values, nil
+}
+
 // parseQuery reads the query string of a list of images. Of a parameter that
 // is given twice the last counts, except tag, sort_key and sort_dir.
 func parseQuery(values url.Values, page Paging) (catalog.Query, error) {

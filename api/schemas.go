@@ -23,8 +23,8 @@ func schemas(cfg Config) (map[string]json.RawMessage, error) {
 	task := plainSchema("task", taskProperties(true))
 	all := map[string]object{
 		"image": image, "images": collectionSchema("images", image),
-		"member": member, "members": collectionSchema("members", member),
-		"task": task, "tasks": collectionSchema("tasks", plainSchema("task", taskProperties(false))),
+		"member": member, "members": listSchema("members", member),
+		"task": task, "tasks": listSchema("tasks", plainSchema("task", taskProperties(false))),
 	}
 	out := map[string]json.RawMessage{}
 	for name, schema := range all {
@@ -46,7 +46,16 @@ func (s *Server) showSchema(w http.ResponseWriter, r *http.Request) error {
 }
 
 func plainSchema(name string, properties object) object {
-	return object{"name": name, "properties": properties, "additionalProperties": false}
+	return object{"name": name, "properties": properties}
+}
+
+// listSchema is the schema of a list that Glance's does not say how to page.
+func listSchema(name string, item object) object {
+	return object{
+		"name":       name,
+		"properties": object{name: object{"type": "array", "items": item}, "schema": object{"type": "string"}},
+		"links":      []object{{"rel": "describedby", "href": "{schema}"}},
+	}
 }
 
 func collectionSchema(name string, item object) object {

@@ -253,7 +253,7 @@ func (s *Server) dispatch(rec *wire.Recorder, r *http.Request) error {
 	case strings.HasPrefix(path, "/platter/") && s.cfg.Platter != nil:
 		s.cfg.Platter.ServeHTTP(rec, r)
 		return nil
-	case path == "/versions" || path == "/versions/":
+	case path == "/versions" || strings.HasPrefix(path, "/versions/"):
 		return s.writeVersions(rec, r, http.StatusOK)
 	case path == "/healthcheck":
 		return s.healthcheck(rec, r)

@@ -358,7 +358,7 @@ func TestHostile(t *testing.T) {
 		{"POST", "/v2/images", `[]`, "", 400}, {"POST", "/v2/images", `null`, "", 400}, {"POST", "/v2/images", `"x"`, "", 400},
 		{"POST", "/v2/images", `{"min_disk":1e400}`, "", 400}, {"POST", "/v2/images", `{"min_disk":2147483648}`, "", 400},
 		{"PATCH", "/v2/images/" + id, deep, "Content-Type: " + patchDraft10, 400},
-		{"GET", "/v2/images?name=%ff", "", "", 400}, {"GET", "/v2/images?%zz", "", "", 400}, {"GET", "/v2/images?a;b", "", "", 400},
+		{"GET", "/v2/images?name=%ff", "", "", 400}, {"GET", "/v2/images?%zz", "", "", 400}, {"GET", "/v2/images?limit=1;limit=x", "", "", 400},
 		{"GET", "/v2/images?limit=99999999999999999999999", "", "", 200},
 		{"GET", "/v2/images", "", wire.RequestIDHeader + ": " + strings.Repeat("x", 65), 431},
 		{"PUT", "/v2/images/" + id + "/tags/" + strings.Repeat("t", 256), "", "", 400},

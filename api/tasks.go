@@ -51,9 +51,9 @@ func (s *Server) listTasks(w http.ResponseWriter, r *http.Request) error {
 	if err := s.allow(ctx, "tasks_api_access", wire.Target{Kind: "task"}); err != nil {
 		return err
 	}
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := queryValues(r)
 	if err != nil {
-		return badQuery("The query string is malformed: %v.", err)
+		return err
 	}
 	q, err := s.parseTaskQuery(values)
 	if err != nil {

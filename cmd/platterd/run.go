@@ -320,7 +320,8 @@ func (g *gateway) ready() error {
 func (g *gateway) namedStores() []api.Store {
 	var out []api.Store
 	for name, s := range g.cfg.Stores {
-		out = append(out, api.Store{ID: name, Description: s.Description, Type: s.Type, Weight: s.Weight, Default: name == g.cfg.DefaultStore})
+		out = append(out, api.Store{ID: name, Description: s.Description, Type: s.Type, Weight: s.Weight, Default: name == g.cfg.DefaultStore,
+			ReadOnly: s.Type == "http", Properties: storeProperties(s)})
 	}
 	return out
 }

@@ -1,0 +1,87 @@
+//go:build integration
+
+package differ
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+)
+
+// TestGlance has all conversations with both sides. What differs and is not
+// in the list of known differences is a failure, and so is an entry of that
+// list that nothing needs.
+func TestGlance(t *testing.T) {
+	w := newWorld(t)
+	all := append(listing(), readConversations(t)...)
+	all = append(all, generated()...)
+	pairs, different := 0, 0
+	for _, c := range all {
+		for _, d := range w.hold(c) {
+			if why := explained(d); !why {
+				different++
+				t.Errorf("%s", d)
+			}
+		}
+		pairs += len(c.steps)
+	}
+	t.Logf("%d pairs of requests, %d differences without a reason", pairs, different)
+	if pairs < 1500 {
+		t.Errorf("%d pairs of requests are not enough", pairs)
+	}
+	for _, k := range known {
+		if k.seen == 0 && !k.soon {
+			t.Errorf("nothing differs any more as in %q %q; take it out of the list", k.step, k.part)
+		}
+	}
+}
+
+// A difference is a part of an answer that is not the same.
+type difference struct {
+	conversation string
+	step         step
+	text         string // part: glance → gateway
+	why          string // what the two said in their errors
+}
+
+func (d difference) String() string {
+	return fmt.Sprintf("%s\n  %s\n  %s\n  %s", d.conversation, d.step, d.text, d.why)
+}
+
+// hold has a conversation with both sides.
+func (w *world) hold(c conversation) (all []difference) {
+	var n [2]names
+	for i := range n {
+		n[i] = names{c.name, w.fixed, map[string]string{}, map[string]bool{}}
+	}
+	for _, st := range c.steps {
+		var answers [2]answer
+		var both sync.WaitGroup
+		for i, s := range w.sides {
+			both.Go(func() { answers[i] = s.ask(w, st, n[i]) })
+		}
+		both.Wait()
+		if st.keep != "" {
+			for i := range n {
+				if id := answers[i].field("id"); id != "" {
+					n[i].kept[st.keep] = id
+				}
+			}
+		}
+		a, b := w.sides[0].picture(st, answers[0], n[0]), w.sides[1].picture(st, answers[1], n[1])
+		for _, text := range differences(a, b) {
+			all = append(all, difference{c.name, st, text, said(answers[0]) + " | " + said(answers[1])})
+		}
+	}
+	return all
+}
+
+func said(a answer) string {
+	if a.err != nil {
+		return a.err.Error()
+	}
+	if m := a.field("message"); m != "" {
+		return short(m)
+	}
+	return ""
+}

@@ -1,0 +1,147 @@
+//go:build integration
+
+package differ
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/integration/servers"
+)
+
+// people send the requests. Who may do least is first.
+var people = []string{"none", "bad", "otherreader", "other", "reader", "member", "admin"}
+
+const password = "a-password"
+
+// A world is Glance and a gateway with the same people.
+type world struct {
+	sides  [2]*side // Glance, the gateway
+	tokens map[string]string
+	fixed  map[string]string // ids of projects: one, two, adm
+}
+
+// A side is one of the two servers.
+type side struct {
+	name, url string
+	client    *http.Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	k := servers.StartKeystone(t)
+	w := &world{tokens: map[string]string{"bad": "gAAAAABnot-a-token"}, fixed: map[string]string{}}
+	for name, of := range map[string]struct{ project, role string }{
+		"member": {"one", "member"}, "reader": {"one", "reader"}, "other": {"two", "member"}, "otherreader": {"two", "reader"},
+	} {
+		w.fixed[of.project] = k.Grant(t, name, password, of.project, of.role)
+		w.tokens[name] = k.Token(t, name, password, of.project)
+	}
+	w.tokens["admin"] = k.Token(t, "admin", k.AdminPassword, "admin")
+	w.fixed["adm"] = k.Grant(t, "admin", k.AdminPassword, "admin", "admin")
+
+	g := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast", "slow"}, Web: true})
+	p := gateway.Start(t, "--auth", "keystone", "PLATTER_AUTH_AUTH_URL="+k.URL, "PLATTER_AUTH_USERNAME=admin",
+		"PLATTER_AUTH_PASSWORD="+k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_AUTH_CACHE_TIME=5m",
+		"PLATTER_DEFAULT_STORE=fast", "PLATTER_STORES_FAST_TYPE=file", "PLATTER_STORES_FAST_DIR=fast",
+		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http")
+	w.sides = [2]*side{newSide("glance", g.URL), newSide("platter", p.URL)}
+	return w
+}
+
+func newSide(name, url string) *side {
+	return &side{name, url, &http.Client{
+		Timeout:       2 * time.Minute,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{DisableCompression: true},
+	}}
+}
+
+// An answer is what one side says.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	err    error
+}
+
+// ask sends a step to a side.
+func (s *side) ask(w *world, st step, n names) answer {
+	body := n.fill(st.body)
+	if size, ok := strings.CutPrefix(body, "@"); ok {
+		if n, err := strconv.Atoi(size); err == nil {
+			body = strings.Repeat("0123456789abcdef", n/16+1)[:n]
+		}
+	}
+	u, err := url.Parse(s.url)
+	if err != nil {
+		return answer{err: err}
+	}
+	u.Opaque = n.fill(st.path) // as it stands
+	req := &http.Request{Method: st.method, URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+	if body == "" {
+		req.Body = http.NoBody
+	}
+	if token := w.tokens[st.who]; token != "" {
+		req.Header.Set("X-Auth-Token", token)
+	}
+	if kind := contentType(st); kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
+	req.Header.Set("Accept", "application/json")
+	for _, h := range st.header {
+		k, v, _ := strings.Cut(n.fill(h), ": ")
+		switch k {
+		case "Transfer-Encoding":
+			req.ContentLength = -1
+		default:
+			req.Header[http.CanonicalHeaderKey(k)] = append(without(req.Header, k), v)
+		}
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return answer{err: err}
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(got), err}
+}
+
+// without returns the values of a header, without what was only a default.
+func without(h http.Header, key string) []string {
+	switch key = http.CanonicalHeaderKey(key); key {
+	case "Content-Type", "Accept", "X-Auth-Token":
+		h.Del(key)
+	}
+	return h[key]
+}
+
+// contentType is what a step has unless it says something else.
+func contentType(st step) string {
+	switch {
+	case st.method == "PATCH":
+		return "application/openstack-images-v2.1-json-patch"
+	case st.method == "PUT" && (strings.HasSuffix(st.path, "/file") || strings.HasSuffix(st.path, "/stage")):
+		return "application/octet-stream"
+	case st.body != "":
+		return "application/json"
+	}
+	return ""
+}
+
+// field returns a text of a JSON object.
+func (a answer) field(name string) string {
+	var fields map[string]any
+	dec := json.NewDecoder(bytes.NewReader([]byte(a.body)))
+	dec.Decode(&fields) // what is no object has no fields
+	text, _ := fields[name].(string)
+	return text
+}
