@@ -55,7 +55,7 @@ func short(s string) string {
 		return "-"
 	}
 	if len(s) > 300 {
-		return s[:300] + "…"
+		return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(s[:300], "?"), len(s))
 	}
 	return s
 }

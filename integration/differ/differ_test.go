@@ -45,7 +45,7 @@ type difference struct {
 }
 
 func (d difference) String() string {
-	return fmt.Sprintf("%s\n  %s\n  %s\n  %s", d.conversation, d.step, d.text, d.why)
+	return fmt.Sprintf("%s\n  %s\n  %s\n  %s", d.conversation, short(d.step.String()), d.text, d.why)
 }
 
 // hold has a conversation with both sides.

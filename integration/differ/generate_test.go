@@ -10,7 +10,7 @@ import (
 // generated are the conversations that come of tables.
 func generated() []conversation {
 	return []conversation{creates(), patches("application/openstack-images-v2.1-json-patch"), patches("application/openstack-images-v2.0-json-patch"),
-		ranges(), methods(), accepts()}
+		ranges(), methods(), accepts(), limits(), hostile()}
 }
 
 // values are tried for every property.

@@ -36,10 +36,7 @@ func (s step) String() string {
 		text += " <" + h + ">"
 	}
 	if s.body != "" {
-		text += " " + s.body
-	}
-	if len(text) > 600 {
-		text = fmt.Sprintf("%s… (%d bytes)", text[:600], len(text))
+		text += " " + strings.ToValidUTF8(s.body, "?")
 	}
 	return text
 }
