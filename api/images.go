@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -26,8 +27,9 @@ func noImage(id string) error {
 }
 
 // writeImage answers with one image.
-func (s *Server) writeImage(w http.ResponseWriter, status int, img catalog.Image) error {
+func (s *Server) writeImage(ctx context.Context, w http.ResponseWriter, status int, img catalog.Image) error {
 	var e encoder
+	img.Properties = s.cfg.Protect.Visible(ctx, img.Properties)
 	s.appendImage(&e, img)
 	return writeRaw(w, status, e.b)
 }
@@ -37,7 +39,7 @@ func (s *Server) showImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.writeImage(w, http.StatusOK, img)
+	return s.writeImage(r.Context(), w, http.StatusOK, img)
 }
 
 func (s *Server) listImages(w http.ResponseWriter, r *http.Request) error {
@@ -55,6 +57,11 @@ func (s *Server) listImages(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q.Viewer = viewer(who)
+	for key := range q.Properties {
+		if !s.cfg.Protect.Allow(ctx, who, protect.Read, key) {
+			return writeRaw(w, http.StatusOK, s.page(ctx, values, nil, q.Limit)) // as if no image had it
+		}
+	}
 	limit := q.Limit
 	q.Limit = max(limit, 1) // 0 would be all; even so the marker must be known
 	list, err := s.cfg.Catalog.Images(ctx, q)
@@ -83,6 +90,7 @@ func (s *Server) page(ctx context.Context, values url.Values, list []catalog.Ima
 		if e.comma {
 			e.b = append(e.b, ',')
 		}
+		list[i].Properties = s.cfg.Protect.Visible(ctx, list[i].Properties)
 		s.appendImage(&e, list[i])
 	}
 	e.close(']')
@@ -135,7 +143,7 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request) error {
 		}
 		w.Header().Set("OpenStack-Image-Store-Ids", strings.Join(ids, ","))
 	}
-	return s.writeImage(w, http.StatusCreated, img)
+	return s.writeImage(ctx, w, http.StatusCreated, img)
 }
 
 // newImage makes the record that a create asks for.
@@ -153,6 +161,11 @@ func (s *Server) newImage(ctx context.Context, body map[string]any) (catalog.Ima
 			img.ID, _ = value.(string)
 		} else if !setBase(&img, key, value) && !isHashName(key) && value != nil {
 			img.Properties[key], _ = value.(string)
+		}
+	}
+	for key := range img.Properties {
+		if err := s.cfg.Protect.Check(ctx, protect.Create, key); err != nil {
+			return img, err
 		}
 	}
 	_, said := body["visibility"]

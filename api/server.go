@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/policy"
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -38,6 +39,8 @@ type Config struct {
 
 	Auth   wire.Authenticator // nil: everybody is an admin without a project
 	Policy wire.Policy        // nil: the defaults of package policy
+
+	Protect *protect.Rules // of properties; nil: everybody may use all
 
 	PublicEndpoint string   // begins the links to this server; "": what the request says
 	Listen         string   // the address it listens on, one of the hosts that Auth nil answers to

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -36,7 +37,7 @@ func (s *Server) updateImage(w http.ResponseWriter, r *http.Request) error {
 		}
 		wire.Audit(ctx, s.cfg.Logger, "image.update", "image", img.ID)
 	}
-	return s.writeImage(w, http.StatusOK, img)
+	return s.writeImage(ctx, w, http.StatusOK, img)
 }
 
 // change updates an image that the caller has looked up.
@@ -79,17 +80,20 @@ func (s *Server) applyOne(ctx context.Context, img *catalog.Image, ch change) er
 		return err
 	}
 	if ch.op == "remove" {
-		return removeProperty(img, key)
+		return s.removeProperty(ctx, img, key)
 	}
-	return setProperty(img, key, ch)
+	return s.setProperty(ctx, img, key, ch)
 }
 
-func removeProperty(img *catalog.Image, key string) error {
+func (s *Server) removeProperty(ctx context.Context, img *catalog.Image, key string) error {
 	if isBase(key) {
 		return wire.Errorf(http.StatusForbidden, "Property %s may not be removed.", key)
 	}
-	if _, ok := img.Properties[key]; !ok {
+	if !s.hasProperty(ctx, img, key) {
 		return wire.Errorf(http.StatusConflict, "Property %.255s does not exist.", key)
+	}
+	if err := s.cfg.Protect.Check(ctx, protect.Delete, key); err != nil {
+		return err
 	}
 	delete(img.Properties, key)
 	return nil
@@ -101,8 +105,14 @@ func isBase(key string) bool {
 		"container_format", "min_disk", "min_ram", "tags"}, key)
 }
 
-func setProperty(img *catalog.Image, key string, ch change) error {
-	_, custom := img.Properties[key]
+// hasProperty tells whether an image has a property that the caller may read.
+func (s *Server) hasProperty(ctx context.Context, img *catalog.Image, key string) bool {
+	_, ok := img.Properties[key]
+	return ok && s.cfg.Protect.Allow(ctx, wire.IdentityFrom(ctx), protect.Read, key)
+}
+
+func (s *Server) setProperty(ctx context.Context, img *catalog.Image, key string, ch change) error {
+	custom := s.hasProperty(ctx, img, key)
 	exists := custom || isBase(key)
 	switch {
 	case ch.op == "add" && ch.draft4 && exists:
@@ -118,6 +128,13 @@ func setProperty(img *catalog.Image, key string, ch change) error {
 	if isBase(key) {
 		setBase(img, key, ch.value)
 		return nil
+	}
+	op := protect.Create
+	if custom {
+		op = protect.Update
+	}
+	if err := s.cfg.Protect.Check(ctx, op, key); err != nil {
+		return err
 	}
 	if ch.value == nil { // of the properties that may be null
 		delete(img.Properties, key)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -53,6 +54,11 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, rule := range rules {
 		if err := s.allow(ctx, rule, target); err != nil {
+			return err
+		}
+	}
+	for key := range img.Properties {
+		if err := s.cfg.Protect.Check(ctx, protect.Create, key); err != nil {
 			return err
 		}
 	}

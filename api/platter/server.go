@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -140,10 +141,11 @@ type Config struct {
 	Places   Places   // nil: nothing is known of stores and caches
 	Conns    Conns    // nil: nothing is known of connections
 
-	Policy    wire.Policy   // nil: everybody may do everything
-	BodyLimit int64         // bytes of a JSON body; 0 is wire.MaxJSON
-	KeepAlive time.Duration // between signs of life of a quiet watch; 0 is 15 s
-	Logger    *slog.Logger  // nil is silence
+	Policy    wire.Policy    // nil: everybody may do everything
+	Protect   *protect.Rules // of properties; nil: everybody may use all
+	BodyLimit int64          // bytes of a JSON body; 0 is wire.MaxJSON
+	KeepAlive time.Duration  // between signs of life of a quiet watch; 0 is 15 s
+	Logger    *slog.Logger   // nil is silence
 }
 
 // A Server answers everything under /platter/v1.

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/seed-478a8fee/platter/api/policy"
+	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 	"github.com/seed-478a8fee/platter/cmd/platterd/config"
@@ -24,7 +25,8 @@ import (
 // policyRules are the policy of a gateway, which may be read again while it runs.
 type policyRules struct {
 	*policy.Engine
-	log *slog.Logger
+	protect *protect.Rules // nil: properties are not protected
+	log     *slog.Logger
 
 	mu  sync.Mutex
 	err error // why the file could not be read again
@@ -35,7 +37,14 @@ func openPolicy(cfg *config.Config, log *slog.Logger) (*policyRules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy.file: %w", err)
 	}
-	return &policyRules{Engine: engine, log: log}, nil
+	rules := &policyRules{Engine: engine, log: log}
+	if file := cfg.Policy.PropertyProtectionFile; file != "" {
+		policies := cfg.Policy.PropertyProtectionFormat == "policies"
+		if rules.protect, err = protect.Open(protect.Config{File: file, Policies: policies, Policy: engine}); err != nil {
+			return nil, fmt.Errorf("policy.property_protection_file: %w", err)
+		}
+	}
+	return rules, nil
 }
 
 // reload reads the file again. A file with mistakes changes nothing.

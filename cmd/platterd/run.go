@@ -287,12 +287,12 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		return nil, err
 	}
 	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports,
-		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: g.policy, Logger: g.log})
+		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: g.policy, Protect: g.policy.protect, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}
 	g.glance, err = api.New(api.Config{
-		Catalog: g.catalog, Data: g.ingest, Auth: g.authenticator(), Policy: g.policy, PublicEndpoint: g.cfg.API.PublicEndpoint,
+		Catalog: g.catalog, Data: g.ingest, Auth: g.authenticator(), Policy: g.policy, Protect: g.policy.protect, PublicEndpoint: g.cfg.API.PublicEndpoint,
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,

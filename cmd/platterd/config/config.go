@@ -163,6 +163,9 @@ type Auth struct {
 type Policy struct {
 	File     string `toml:"file"`      // YAML or JSON, in oslo.policy's language; none (default): Glance's defaults
 	AnyScope bool   `toml:"any_scope"` // tokens for a domain or the system may use rules that are for projects
+
+	PropertyProtectionFile   string `toml:"property_protection_file"`        // who may use which property of images, as Glance has it; none (default): everybody all
+	PropertyProtectionFormat string `toml:"property_protection_rule_format"` // whether it names "roles" (default) or "policies"
 }
 
 // Cache is the local cache above far stores, and what is learned for it.
@@ -295,6 +298,7 @@ func (c *Config) setDefaults() {
 	number(&c.Auth.CacheTokens, 10_000)
 	number(&c.Auth.Timeout, Duration(10*time.Second))
 	text(&c.Images.HashAlgorithm, "sha512")
+	text(&c.Policy.PropertyProtectionFormat, "roles")
 	if len(c.Stores) == 0 {
 		c.Stores = map[string]Store{"local": {Type: "file", Dir: "images"}}
 	}

@@ -29,6 +29,7 @@ func (l *loader) validate() {
 
 func (l *loader) validateAuth() {
 	c := l.cfg
+	l.oneOf("policy.property_protection_rule_format", c.Policy.PropertyProtectionFormat, "roles", "policies")
 	l.oneOf("auth.mode", c.Auth.Mode, "none", Keystone)
 	if c.Auth.Mode == Keystone {
 		l.validateKeystone()
