@@ -15,6 +15,7 @@ func TestGlance(t *testing.T) {
 	w := newWorld(t)
 	all := append(listing(), readConversations(t)...)
 	all = append(all, generated()...)
+	all = append(all, walks(20, 80)...)
 	pairs, different := 0, 0
 	for _, c := range all {
 		for _, d := range w.hold(c) {
@@ -25,7 +26,7 @@ func TestGlance(t *testing.T) {
 		}
 		pairs += len(c.steps)
 	}
-	t.Logf("%d pairs of requests, %d differences without a reason", pairs, different)
+	t.Logf("%d pairs of requests, %d differences without a reason; statuses of Glance: %v", pairs, different, w.statuses)
 	if pairs < 1500 {
 		t.Errorf("%d pairs of requests are not enough", pairs)
 	}
@@ -68,6 +69,7 @@ func (w *world) hold(c conversation) (all []difference) {
 				}
 			}
 		}
+		w.statuses[answers[0].status]++
 		a, b := w.sides[0].picture(st, answers[0], n[0]), w.sides[1].picture(st, answers[1], n[1])
 		for _, text := range differences(a, b) {
 			all = append(all, difference{c.name, st, text, said(answers[0]) + " | " + said(answers[1])})

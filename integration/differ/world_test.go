@@ -27,6 +27,8 @@ type world struct {
 	sides  [2]*side // Glance, the gateway
 	tokens map[string]string
 	fixed  map[string]string // ids of projects: one, two, adm
+
+	statuses map[int]int // how often Glance has answered so
 }
 
 // A side is one of the two servers.
@@ -38,7 +40,7 @@ type side struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	k := servers.StartKeystone(t)
-	w := &world{tokens: map[string]string{"bad": "gAAAAABnot-a-token"}, fixed: map[string]string{}}
+	w := &world{tokens: map[string]string{"bad": "gAAAAABnot-a-token"}, fixed: map[string]string{}, statuses: map[int]int{}}
 	for name, of := range map[string]struct{ project, role string }{
 		"member": {"one", "member"}, "reader": {"one", "reader"}, "other": {"two", "member"}, "otherreader": {"two", "reader"},
 	} {
