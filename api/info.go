@@ -1,8 +1,11 @@
 package api
 
 import (
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
@@ -88,8 +91,9 @@ func (s *Server) usageInfo(w http.ResponseWriter, _ *http.Request) error {
 	return wire.WriteJSON(w, http.StatusOK, object{"usage": object{}})
 }
 
-// deleteFromStore removes one of several copies. An image has one here.
-func (s *Server) deleteFromStore(_ http.ResponseWriter, r *http.Request) error {
+// deleteFromStore removes one of several copies.
+func (s *Server) deleteFromStore(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
 	store := r.PathValue("store")
 	if !s.manyStores() {
 		return wire.Errorf(http.StatusNotFound, "Multi backend is not supported at this site.")
@@ -105,13 +109,36 @@ func (s *Server) deleteFromStore(_ http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.allowImage(r.Context(), "delete_image_location", &img); err != nil {
+	if err := s.allowImage(ctx, "delete_image_location", &img); err != nil {
 		return err
 	}
-	if img.Status != catalog.StatusActive {
-		return wire.Errorf(http.StatusConflict, "Data can only be removed from a store while the image is active; image %s is %s.", img.ID, img.Status)
+	if s.cfg.Deletable != nil {
+		one := img.Clone()
+		one.Locations = slices.DeleteFunc(one.Locations, func(l catalog.Location) bool { return l.Store != store })
+		if err := s.cfg.Deletable(ctx, one); err != nil {
+			return err
+		}
 	}
-	return wire.Errorf(http.StatusForbidden, "Cannot delete image data from the only store containing it. Consider deleting the image instead.")
+	if _, err := s.cfg.Catalog.RemoveLocation(ctx, img.ID, store); err != nil {
+		return explainRemoval(img.ID, store, err)
+	}
+	wire.Audit(ctx, s.cfg.Logger, "image.delete_from_store", "image", img.ID)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// explainRemoval gives the refusal to remove a copy its words.
+func explainRemoval(id, store string, err error) error {
+	status, ok := errors.AsType[*catalog.StatusError](err)
+	switch {
+	case ok:
+		return wire.Errorf(http.StatusConflict, "Data can only be removed from a store while the image is active; image %s is %s.", id, status.From)
+	case errors.Is(err, catalog.ErrLastCopy):
+		return wire.Errorf(http.StatusForbidden, "Cannot delete image data from the only store containing it. Consider deleting the image instead.")
+	case errors.Is(err, fs.ErrNotExist):
+		return wire.Errorf(http.StatusNotFound, "Image %s is not stored on store %.64s.", id, store)
+	}
+	return err
 }
 
 // healthcheck tells a load balancer whether to send requests here.

@@ -57,7 +57,7 @@ func (d *memData) Put(ctx context.Context, id string, body io.Reader, size int64
 		_, err = io.Copy(&b, body)
 	}
 	if err != nil || size >= 0 && int64(b.Len()) != size {
-		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, d.cat.AbandonUpload(context.WithoutCancel(ctx), id, up.ID))
+		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, d.cat.AbandonUpload(context.WithoutCancel(ctx), up))
 	}
 	sum := md5.Sum(b.Bytes())
 	d.mu.Lock()

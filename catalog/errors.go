@@ -27,6 +27,12 @@ var (
 	// of an overlay that is not available.
 	ErrNoData = errors.New("not available")
 
+	// ErrMismatch is the error of a copy of an image that has other bytes.
+	ErrMismatch = errors.New("these are not the bytes of the image")
+
+	// ErrLastCopy is the error of taking away the only copy of an image.
+	ErrLastCopy = errors.New("there is one copy only; delete the image instead")
+
 	// ErrMarker is the error of a listing whose marker is not an image that
 	// the viewer may see.
 	ErrMarker = errors.New("unknown marker")

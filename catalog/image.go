@@ -124,10 +124,12 @@ type Viewer struct {
 	Admin   bool   // sees everything
 }
 
-// An Upload is the attempt to fill one image with data.
+// An Upload is the attempt to fill one image with data, or to bring a copy of
+// it into one more store.
 type Upload struct {
 	ID        string // of the attempt, never used twice
 	Image     string
+	Copy      bool   // of an image that has data, or of one that is imported; one at a time for each store
 	Gateway   string // which runs it; default: the Catalog's own
 	Store     string
 	Key       string // of the object being written

@@ -123,7 +123,11 @@ func decodeUpload(p Pair) (Upload, error) {
 	if err := decode(p, &r, &r.V); err != nil {
 		return Upload{}, err
 	}
-	return Upload{r.ID, strings.TrimPrefix(p.Key, preUpload), r.Gateway, r.Store, r.Key, moment(r.StartedAt), r.Lease}, nil
+	image, store, isCopy := strings.Cut(strings.TrimPrefix(p.Key, preUpload), "/")
+	if isCopy && store != r.Store {
+		return Upload{}, &RecordError{p.Key, fmt.Errorf("it is of store %q", r.Store)}
+	}
+	return Upload{r.ID, image, isCopy, r.Gateway, r.Store, r.Key, moment(r.StartedAt), r.Lease}, nil
 }
 
 type overlayRecord struct {

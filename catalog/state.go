@@ -16,7 +16,7 @@ type state struct {
 	attachments map[string]Attachment
 	byToken     map[string]string // token hash → attachment
 	tasks       map[string]Task
-	uploads     map[string]Upload // by image
+	uploads     map[string]Upload // by name
 	gateways    map[string]Gateway
 	parents     map[string]Parent   // by image and store
 	dirty       map[string]struct{} // overlays whose head says so
@@ -135,7 +135,7 @@ func (s *state) apply(d decoded) {
 	case Task:
 		s.tasks[r.ID] = r
 	case Upload:
-		s.uploads[r.Image] = r
+		s.uploads[r.name()] = r
 	case Gateway:
 		s.gateways[r.ID] = r
 	case Parent:

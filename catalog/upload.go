@@ -18,6 +18,15 @@ func uploadKind() kind[Upload] {
 	}}
 }
 
+// name is what the key of an upload's record names it: by the image, or by the
+// image and the store.
+func (u Upload) name() string {
+	if u.Copy {
+		return u.Image + "/" + u.Store
+	}
+	return u.Image
+}
+
 // UploadKey returns the key of the object that an attempt to fill an image
 // writes, counted from 1: the image's id, which is what Glance's own drivers
 // name it, and later that and the upload's id. So no attempt writes where
@@ -66,20 +75,20 @@ func (c *Catalog) BeginUpload(ctx context.Context, u Upload) (Image, error) {
 // MoveUpload notes that an upload writes to another key, since the one it had
 // turned out to be somebody else's: that object is left alone. If the upload
 // has ended, or another one has taken its place, it is ErrGone.
-func (c *Catalog) MoveUpload(ctx context.Context, imageID, uploadID, key string) error {
-	_, err := change(ctx, c, uploadKind(), imageID, func(u Upload) (Txn, error) {
-		if u.ID != uploadID {
+func (c *Catalog) MoveUpload(ctx context.Context, u Upload, key string) error {
+	_, err := change(ctx, c, uploadKind(), u.name(), func(now Upload) (Txn, error) {
+		if now.ID != u.ID {
 			return Txn{}, fs.ErrNotExist
 		}
-		u.Key = key
-		op, err := put(preUpload+imageID, u.record())
+		now.Key = key
+		op, err := put(preUpload+u.name(), now.record())
 		return Txn{Then: []Op{op}}, err
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		err = ErrGone
 	}
 	if err != nil {
-		return fmt.Errorf("catalog: move upload of image %s: %w", imageID, err)
+		return fmt.Errorf("catalog: move upload of image %s: %w", u.Image, err)
 	}
 	return nil
 }
@@ -116,13 +125,13 @@ func (c *Catalog) FinishUpload(ctx context.Context, uploadID, imageID string, lo
 }
 
 // endUpload returns the transaction that ends an upload, or fs.ErrNotExist if
-// it is not, or no longer, the one that fills the image.
-func (c *Catalog) endUpload(ctx context.Context, imageID, uploadID string) (Txn, error) {
-	u, seen, err := fresh(ctx, c, uploadKind(), imageID)
+// it is not, or no longer, the one of that name.
+func (c *Catalog) endUpload(ctx context.Context, name, uploadID string) (Txn, error) {
+	u, seen, err := fresh(ctx, c, uploadKind(), name)
 	if err == nil && u.ID != uploadID {
 		err = fmt.Errorf("upload %s was replaced by %s: %w", uploadID, u.ID, fs.ErrNotExist)
 	}
-	key := preUpload + imageID
+	key := preUpload + name
 	return Txn{If: []Cond{{Key: key, Revision: seen}}, Then: []Op{{Key: key, Delete: true}}}, err
 }
 
@@ -138,9 +147,9 @@ func (c *Catalog) finished(ctx context.Context, imageID, uploadID string) (Image
 
 // drop ends an upload that nobody wants any more, and returns ErrGone once
 // its object is sure to be collected.
-func (c *Catalog) drop(ctx context.Context, imageID, uploadID string, loc Location) error {
+func (c *Catalog) drop(ctx context.Context, name, uploadID string, loc Location) error {
 	err := c.retry(ctx, func(int) error {
-		txn, err := c.endUpload(ctx, imageID, uploadID)
+		txn, err := c.endUpload(ctx, name, uploadID)
 		if errors.Is(err, fs.ErrNotExist) {
 			txn = Txn{}
 		} else if err != nil {
@@ -158,9 +167,10 @@ func (c *Catalog) drop(ctx context.Context, imageID, uploadID string, loc Locati
 
 // AbandonUpload gives an upload up: the image is queued again, without data,
 // and the object is queued as garbage. If the upload has ended already, or
-// another one has taken its place, nothing happens.
-func (c *Catalog) AbandonUpload(ctx context.Context, imageID, uploadID string) error {
-	return c.abandon(ctx, imageID, uploadID, 0)
+// another one has taken its place, nothing happens. Of a copy the image stays
+// as it is.
+func (c *Catalog) AbandonUpload(ctx context.Context, u Upload) error {
+	return c.abandon(ctx, u, 0)
 }
 
 // AbandonDead gives up the uploads of other gateways whose lease has ended and
@@ -187,7 +197,7 @@ func (c *Catalog) AbandonDead(ctx context.Context, grace time.Duration) (int, er
 				continue
 			}
 			// It may still be writing, if it has only lost its way here.
-			err = c.abandon(ctx, u.Image, u.ID, 2*c.leaseTime())
+			err = c.abandon(ctx, u, 2*c.leaseTime())
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -201,16 +211,19 @@ func (c *Catalog) AbandonDead(ctx context.Context, grace time.Duration) (int, er
 
 // abandon is AbandonUpload of an upload whose object must not be removed for a
 // while.
-func (c *Catalog) abandon(ctx context.Context, imageID, uploadID string, wait time.Duration) error {
-	_, err := change(ctx, c, uploadKind(), imageID, func(u Upload) (Txn, error) {
-		if u.ID != uploadID {
+func (c *Catalog) abandon(ctx context.Context, u Upload, wait time.Duration) error {
+	_, err := change(ctx, c, uploadKind(), u.name(), func(now Upload) (Txn, error) {
+		if now.ID != u.ID {
 			return Txn{}, fs.ErrNotExist
 		}
-		txn := Txn{Then: []Op{{Key: preUpload + imageID, Delete: true}, c.discardLater(u.Store, u.Key, wait)}}
-		return c.requeue(ctx, imageID, txn)
+		txn := Txn{Then: []Op{{Key: preUpload + u.name(), Delete: true}, c.discardLater(now.Store, now.Key, wait)}}
+		if u.Copy {
+			return txn, nil
+		}
+		return c.requeue(ctx, u.Image, txn)
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("catalog: abandon upload of image %s: %w", imageID, err)
+		return fmt.Errorf("catalog: abandon upload of image %s: %w", u.Image, err)
 	}
 	return nil
 }

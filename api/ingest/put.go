@@ -107,7 +107,11 @@ func (u *upload) begin(ctx context.Context) (err error) {
 			u.rec.Key = u.ownKey()
 		}
 	}
-	if u.img, err = u.in.cfg.Catalog.BeginUpload(ctx, u.rec); err == nil {
+	begin := u.in.cfg.Catalog.BeginUpload
+	if u.rec.Copy {
+		begin = u.in.cfg.Catalog.BeginCopy
+	}
+	if u.img, err = begin(ctx, u.rec); err == nil {
 		u.named()
 	}
 	return err
@@ -128,7 +132,7 @@ func (u *upload) ownKey() string { return catalog.UploadKey(u.rec.Image, u.rec.I
 func (u *upload) move(ctx context.Context) error {
 	u.in.log.WarnContext(ctx, "an object that is not ours has the name of an image; the image gets another",
 		"store", u.rec.Store, "key", u.rec.Key, "instead", u.ownKey())
-	if err := u.in.cfg.Catalog.MoveUpload(ctx, u.rec.Image, u.rec.ID, u.ownKey()); err != nil {
+	if err := u.in.cfg.Catalog.MoveUpload(ctx, u.rec, u.ownKey()); err != nil {
 		return err
 	}
 	u.rec.Key = u.ownKey()
@@ -313,9 +317,10 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	for try := 1; ; try++ {
-		img, err := u.in.cfg.Catalog.FinishUpload(ctx, u.rec.ID, u.rec.Image, loc, size, virtual, checksum, u.in.cfg.HashAlgo, strong)
+		err := u.tell(ctx, loc, catalog.Facts{
+			Size: size, VirtualSize: virtual, Checksum: checksum, HashAlgo: u.in.cfg.HashAlgo, HashValue: strong,
+		})
 		if err == nil {
-			u.activated(ctx, img)
 			return nil
 		}
 		if !errors.Is(err, catalog.ErrUnavailable) || try == finishTries {
@@ -327,6 +332,19 @@ func (u *upload) finish(ctx context.Context, size int64, verdict format.Verdict)
 		case <-time.After(u.in.cfg.RetryPause):
 		}
 	}
+}
+
+// tell tells the catalog that the bytes are there.
+func (u *upload) tell(ctx context.Context, loc catalog.Location, f catalog.Facts) error {
+	if u.rec.Copy {
+		_, err := u.in.cfg.Catalog.FinishCopy(ctx, u.rec, loc, f)
+		return err
+	}
+	img, err := u.in.cfg.Catalog.FinishUpload(ctx, u.rec.ID, u.rec.Image, loc, f.Size, f.VirtualSize, f.Checksum, f.HashAlgo, f.HashValue)
+	if err == nil {
+		u.activated(ctx, img)
+	}
+	return err
 }
 
 func (u *upload) activated(ctx context.Context, img catalog.Image) {
@@ -341,7 +359,7 @@ func (u *upload) activated(ctx context.Context, img catalog.Image) {
 func (u *upload) fail(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
-	err := u.in.cfg.Catalog.AbandonUpload(ctx, u.rec.Image, u.rec.ID)
+	err := u.in.cfg.Catalog.AbandonUpload(ctx, u.rec)
 	if err != nil {
 		u.in.log.WarnContext(ctx, "the record of a failed upload could not be removed; the sweeper tries again",
 			"image", u.rec.Image, "upload", u.rec.ID, "err", err)
@@ -350,7 +368,9 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 	img, err := u.in.cfg.Catalog.Image(ctx, u.rec.Image)
 	switch {
 	case err == nil && u.landed(img):
-		u.activated(ctx, img)
+		if !u.rec.Copy {
+			u.activated(ctx, img)
+		}
 		return nil
 	case err == nil:
 		u.img = img

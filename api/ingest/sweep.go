@@ -131,7 +131,7 @@ func (in *Ingest) abandon(ctx context.Context) (int, error) {
 		if up.Gateway != in.cfg.GatewayID || in.isLive(up.ID) {
 			continue
 		}
-		err := in.cfg.Catalog.AbandonUpload(ctx, up.Image, up.ID)
+		err := in.cfg.Catalog.AbandonUpload(ctx, up)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ingest: abandon upload %s of image %s: %w", up.ID, up.Image, err))
 			continue

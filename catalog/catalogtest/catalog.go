@@ -135,10 +135,10 @@ func testUploads(t *testing.T, open Open) {
 	if u := must(c.Uploads(ctx))(t); len(u) != 1 || u[0].ID != "u1" || u[0].Gateway != "gw" || u[0].Image != img.ID {
 		t.Errorf("uploads: %+v", u)
 	}
-	if err := c.AbandonUpload(ctx, img.ID, "u1"); err != nil {
+	if err := c.AbandonUpload(ctx, catalog.Upload{ID: "u1", Image: img.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AbandonUpload(ctx, img.ID, "u1"); err != nil {
+	if err := c.AbandonUpload(ctx, catalog.Upload{ID: "u1", Image: img.ID}); err != nil {
 		t.Errorf("abandon again: %v", err)
 	}
 	if got := must(c.Image(ctx, img.ID))(t); got.Status != catalog.StatusQueued {
@@ -196,7 +196,7 @@ func testGone(t *testing.T, c *catalog.Catalog, begin func(image, upload string)
 			if _, err := finish(img.ID, "u"); !errors.Is(err, catalog.ErrGone) {
 				t.Errorf("finish after delete: %v, want ErrGone", err)
 			}
-		} else if err := c.AbandonUpload(t.Context(), img.ID, "u"); err != nil {
+		} else if err := c.AbandonUpload(t.Context(), catalog.Upload{ID: "u", Image: img.ID}); err != nil {
 			t.Errorf("abandon after delete: %v", err)
 		}
 		garbage := must(c.Garbage(t.Context()))(t)

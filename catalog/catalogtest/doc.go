@@ -68,6 +68,8 @@ func Test(t *testing.T, open Open) {
 		"HeadGarbage":  testHeadGarbage,
 		"Resize":       testResize,
 		"Attempts":     testAttempts,
+		"Copies":       testCopies,
+		"Requeue":      testRequeue,
 		"AbandonDead":  testAbandonDead,
 		"Parents":      testParents,
 		"ParentRace":   testParentRace,

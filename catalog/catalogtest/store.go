@@ -21,13 +21,13 @@ func testAttempts(t *testing.T, open Open) {
 	if first.Attempts != 1 || key() != img.ID {
 		t.Errorf("attempt %d writes to %s", first.Attempts, key())
 	}
-	if err := c.MoveUpload(ctx, img.ID, "u0", "x"); !errors.Is(err, catalog.ErrGone) {
+	if err := c.MoveUpload(ctx, catalog.Upload{ID: "u0", Image: img.ID}, "x"); !errors.Is(err, catalog.ErrGone) {
 		t.Errorf("move of another upload: %v, want ErrGone", err)
 	}
-	if err := c.MoveUpload(ctx, img.ID, "u1", "elsewhere"); err != nil || key() != "elsewhere" {
+	if err := c.MoveUpload(ctx, catalog.Upload{ID: "u1", Image: img.ID}, "elsewhere"); err != nil || key() != "elsewhere" {
 		t.Errorf("moved to %s, %v", key(), err)
 	}
-	if err := c.AbandonUpload(ctx, img.ID, "u1"); err != nil {
+	if err := c.AbandonUpload(ctx, catalog.Upload{ID: "u1", Image: img.ID}); err != nil {
 		t.Fatal(err)
 	}
 	garbage := must(c.Garbage(ctx))(t)
