@@ -59,7 +59,7 @@ func (w *world) hold(c conversation) (all []difference) {
 		var answers [2]answer
 		var both sync.WaitGroup
 		for i, s := range w.sides {
-			both.Go(func() { answers[i] = s.ask(w, st, n[i]) })
+			both.Go(func() { answers[i] = s.do(w, st, n[i]) })
 		}
 		both.Wait()
 		if st.keep != "" {

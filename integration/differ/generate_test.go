@@ -10,7 +10,7 @@ import (
 // generated are the conversations that come of tables.
 func generated() []conversation {
 	return []conversation{creates(), patches("application/openstack-images-v2.1-json-patch"), patches("application/openstack-images-v2.0-json-patch"),
-		ranges(), methods(), accepts(), limits(), hostile()}
+		ranges(), methods(), accepts(), limits(), hostile(), scopes()}
 }
 
 // values are tried for every property.
@@ -149,6 +149,25 @@ func accepts() conversation {
 		}
 		c.steps = append(c.steps, step{who: "none", method: "GET", path: "/v2/images", header: []string{"Accept: " + a}},
 			step{who: "member", method: "PUT", path: "/v2/images", header: []string{"Accept: " + a}})
+	}
+	return c
+}
+
+// scopes has people ask whose tokens are for no project, or who have a role
+// that means nothing here.
+func scopes() conversation {
+	c := conversation{name: "scopes"}
+	for _, line := range []string{`member POST /v2/images {"id":"$a","disk_format":"raw","container_format":"bare","visibility":"community"}`, `member PUT /v2/images/$a/file x`,
+		`member POST /v2/images {"id":"$b","visibility":"private"}`, `member POST /v2/images {"id":"$c"}`} {
+		c.steps = append(c.steps, parseStep(line)...)
+	}
+	for _, who := range []string{"system", "domain", "unscoped", "service", "stranger"} {
+		for _, line := range []string{"GET /v2/images?limit=0", "GET /v2/images/$a", "GET /v2/images/$b", "GET /v2/images/$a/file", `POST /v2/images {"name":"x"}`, `POST /v2/images {"owner":"$one"}`,
+			`PATCH /v2/images/$a [{"op":"replace","path":"/name","value":"x"}]`, "PUT /v2/images/$a/tags/t", "DELETE /v2/images/$a", "PUT /v2/images/$b/file x", "GET /v2/images/$c/members",
+			`POST /v2/images/$c/members {"member":"$two"}`, "POST /v2/images/$a/actions/deactivate", "GET /v2/tasks?limit=0", "GET /v2/info/stores", "GET /v2/info/stores/detail", "GET /v2/info/import",
+			"GET /v2/schemas/image", "GET /v2/nonsense", "DELETE /v2/stores/fast/$a", "GET /v2/images/$a/tasks"} {
+			c.steps = append(c.steps, parseStep(who+" "+line)...)
+		}
 	}
 	return c
 }

@@ -23,6 +23,9 @@ import (
 // project, if one has the name. "@name" before WHO keeps the id in the answer
 // as $name. A body @N is N bytes. PATCH and PUT …/file have the content type
 // that they need unless one is there, as has POST.
+//
+// The method WAIT asks each side until the answer has a field with a value,
+// which the body says: status=active.
 type step struct {
 	who, method, path string
 	header            []string // "Key: value"

@@ -5,6 +5,7 @@ package differ
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -47,6 +48,14 @@ func newWorld(t *testing.T) *world {
 		w.fixed[of.project] = k.Grant(t, name, password, of.project, of.role)
 		w.tokens[name] = k.Token(t, name, password, of.project)
 	}
+	for name, role := range map[string]string{"service": "service", "stranger": "stranger"} {
+		k.Grant(t, name, password, "three", role)
+		w.tokens[name] = k.Token(t, name, password, "three")
+	}
+	k.GrantDomain(t, "admin", "admin")
+	w.tokens["system"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"system": map[string]any{"all": true}})
+	w.tokens["domain"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"domain": map[string]any{"id": "default"}})
+	w.tokens["unscoped"] = k.ScopedToken(t, "admin", k.AdminPassword, "unscoped")
 	w.tokens["admin"] = k.Token(t, "admin", k.AdminPassword, "admin")
 	w.fixed["adm"] = k.Grant(t, "admin", k.AdminPassword, "admin", "admin")
 
@@ -73,6 +82,26 @@ type answer struct {
 	header http.Header
 	body   string
 	err    error
+}
+
+// do has a side do a step: ask, or ask until something is so, at most two
+// minutes.
+func (s *side) do(w *world, st step, n names) answer {
+	if st.method != "WAIT" {
+		return s.ask(w, st, n)
+	}
+	field, value, _ := strings.Cut(st.body, "=")
+	st.method, st.body = "GET", ""
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		a := s.ask(w, st, n)
+		switch {
+		case a.field(field) == value:
+			return a
+		case a.err != nil || a.status != http.StatusOK || time.Now().After(end):
+			a.err = fmt.Errorf("%s never was %s but %d %s", field, value, a.status, a.body)
+			return a
+		}
+	}
 }
 
 // ask sends a step to a side.

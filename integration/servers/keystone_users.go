@@ -42,13 +42,28 @@ func (k *Keystone) named(t TB, token, things, thing string, fields map[string]an
 // Token returns a token of a user for a project.
 func (k *Keystone) Token(t TB, user, password, project string) string {
 	t.Helper()
-	domain := map[string]any{"id": "default"}
+	return k.ScopedToken(t, user, password, map[string]any{"project": map[string]any{"name": project, "domain": map[string]any{"id": "default"}}})
+}
+
+// ScopedToken returns a token of a user for what scope says in Keystone's own
+// form, such as "unscoped" or {"system": {"all": true}}.
+func (k *Keystone) ScopedToken(t TB, user, password string, scope any) string {
+	t.Helper()
 	header, _ := k.call(t, "", http.MethodPost, "/auth/tokens", map[string]any{"auth": map[string]any{
 		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{
-			"user": map[string]any{"name": user, "domain": domain, "password": password}}},
-		"scope": map[string]any{"project": map[string]any{"name": project, "domain": domain}},
+			"user": map[string]any{"name": user, "domain": map[string]any{"id": "default"}, "password": password}}},
+		"scope": scope,
 	}})
 	return header.Get("X-Subject-Token")
+}
+
+// GrantDomain gives a user that is there a role in the domain Default.
+func (k *Keystone) GrantDomain(t TB, user, role string) {
+	t.Helper()
+	token := k.token(t)
+	userID := k.named(t, token, "users", "user", map[string]any{"name": user})
+	roleID := k.named(t, token, "roles", "role", map[string]any{"name": role})
+	k.call(t, token, http.MethodPut, "/domains/default/users/"+userID+"/roles/"+roleID, nil)
 }
 
 // Revoke makes a token invalid.
