@@ -77,8 +77,18 @@ var known = []*reason{
 	{part: `^body.*stores: - → "fast"`, why: "locations: they do not show while the image is off", soon: true},
 }
 
+// knownProtected is the list for properties that are protected.
+var knownProtected = []*reason{
+	{part: `^header X-Openstack-Request-Id: - → present`, why: "every answer has one"},
+	{part: `^header Openstack-Image-Import-Methods: .* → -`, why: "import", soon: true},
+	{part: `^header Content-Type: text/html; charset=UTF-8 → -`, why: "an answer without a body has no type"},
+	{step: `GET /v2/images\?.*&(seen|secret)_a=1`, part: `^body.images`, why: "a filter would tell the value"},
+	{step: `^admin .*/v2/images/\$a`, part: `^body.secret_[ab]: - → "x"`, why: "Glance loses what one may not see when one changes something else"},
+	{step: `^admin .*"remove","path":"/secret_a"`, part: `^status: 409 → 200`, why: "as above"},
+}
+
 // explained tells whether a difference is in the list.
-func explained(d difference) bool {
+func (d difference) explained(known []*reason) bool {
 	found := false
 	for _, k := range known {
 		if regexp.MustCompile(k.part).MatchString(d.text) && regexp.MustCompile(k.step).MatchString(d.step.String()) {

@@ -50,10 +50,10 @@ type conversation struct {
 	steps []step
 }
 
-// readConversations reads the files. "# name" begins a conversation.
-func readConversations(t *testing.T) (all []conversation) {
+// readConversations reads the files that fit. "# name" begins a conversation.
+func readConversations(t *testing.T, pattern string) (all []conversation) {
 	t.Helper()
-	files, err := filepath.Glob("testdata/*.txt")
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no conversations: %v", err)
 	}

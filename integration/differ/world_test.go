@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,32 +40,52 @@ type side struct {
 	client    *http.Client
 }
 
-func newWorld(t *testing.T) *world {
+// A cloud is a Keystone with people in it.
+type cloud struct {
+	keystone *servers.Keystone
+	tokens   map[string]string
+	projects map[string]string // ids of one, two, adm
+}
+
+var (
+	keeper servers.Keeper
+	shared = servers.Share(&keeper, startCloud)
+)
+
+func TestMain(m *testing.M) { os.Exit(keeper.Run(m)) }
+
+func startCloud(t servers.TB) *cloud {
 	t.Helper()
 	k := servers.StartKeystone(t)
-	w := &world{tokens: map[string]string{"bad": "gAAAAABnot-a-token"}, fixed: map[string]string{}, statuses: map[int]int{}}
+	c := &cloud{k, map[string]string{"bad": "gAAAAABnot-a-token"}, map[string]string{}}
 	for name, of := range map[string]struct{ project, role string }{
 		"member": {"one", "member"}, "reader": {"one", "reader"}, "other": {"two", "member"}, "otherreader": {"two", "reader"},
+		"service": {"three", "service"}, "stranger": {"three", "stranger"},
 	} {
-		w.fixed[of.project] = k.Grant(t, name, password, of.project, of.role)
-		w.tokens[name] = k.Token(t, name, password, of.project)
-	}
-	for name, role := range map[string]string{"service": "service", "stranger": "stranger"} {
-		k.Grant(t, name, password, "three", role)
-		w.tokens[name] = k.Token(t, name, password, "three")
+		c.projects[of.project] = k.Grant(t, name, password, of.project, of.role)
+		c.tokens[name] = k.Token(t, name, password, of.project)
 	}
 	k.GrantDomain(t, "admin", "admin")
-	w.tokens["system"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"system": map[string]any{"all": true}})
-	w.tokens["domain"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"domain": map[string]any{"id": "default"}})
-	w.tokens["unscoped"] = k.ScopedToken(t, "admin", k.AdminPassword, "unscoped")
-	w.tokens["admin"] = k.Token(t, "admin", k.AdminPassword, "admin")
-	w.fixed["adm"] = k.Grant(t, "admin", k.AdminPassword, "admin", "admin")
+	c.projects["adm"] = k.Grant(t, "admin", k.AdminPassword, "admin", "admin")
+	c.tokens["admin"] = k.Token(t, "admin", k.AdminPassword, "admin")
+	c.tokens["system"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"system": map[string]any{"all": true}})
+	c.tokens["domain"] = k.ScopedToken(t, "admin", k.AdminPassword, map[string]any{"domain": map[string]any{"id": "default"}})
+	c.tokens["unscoped"] = k.ScopedToken(t, "admin", k.AdminPassword, "unscoped")
+	return c
+}
 
-	g := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast", "slow"}, Web: true})
-	p := gateway.Start(t, "--auth", "keystone", "PLATTER_AUTH_AUTH_URL="+k.URL, "PLATTER_AUTH_USERNAME=admin",
-		"PLATTER_AUTH_PASSWORD="+k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_AUTH_CACHE_TIME=5m",
+// newWorld starts the two. glance is lines of its section DEFAULT, ours is
+// NAME=value for the gateway's environment.
+func newWorld(t *testing.T, glance string, ours ...string) *world {
+	t.Helper()
+	c := shared(t)
+	k := c.keystone
+	w := &world{tokens: c.tokens, fixed: maps.Clone(c.projects), statuses: map[int]int{}}
+	g := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast", "slow"}, Web: true, More: glance})
+	p := gateway.Start(t, append([]string{"--mount", "off", "--auth", "keystone", "PLATTER_AUTH_AUTH_URL=" + k.URL, "PLATTER_AUTH_USERNAME=admin",
+		"PLATTER_AUTH_PASSWORD=" + k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_AUTH_CACHE_TIME=5m",
 		"PLATTER_DEFAULT_STORE=fast", "PLATTER_STORES_FAST_TYPE=file", "PLATTER_STORES_FAST_DIR=fast",
-		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http")
+		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true"}, ours...)...)
 	w.sides = [2]*side{newSide("glance", g.URL), newSide("platter", p.URL)}
 	return w
 }
