@@ -233,6 +233,14 @@ func listing() []conversation {
 			step{who: who, method: "GET", path: "/v2/images?visibility=all&os_hidden=true"})
 	}
 	c.steps = append(c.steps, randomQueries(200)...)
+	for _, sort := range []string{"", "sort=name:asc", "sort=name:desc", "sort=size:asc", "sort=size:desc,name:asc", "sort=status:asc,disk_format:desc", "sort=container_format:asc",
+		"sort=id:asc", "sort=updated_at:asc", "sort=created_at:asc", "sort_key=disk_format&sort_key=name&sort_dir=asc", "sort=disk_format:desc,size:asc,name:desc"} {
+		for _, limit := range []string{"1", "2", "5"} {
+			for _, who := range []string{"member", "admin"} {
+				c.steps = append(c.steps, step{who: who, method: "PAGES", path: "/v2/images?visibility=all&limit=" + limit + "&" + sort})
+			}
+		}
+	}
 	return []conversation{c}
 }
 

@@ -106,12 +106,46 @@ type answer struct {
 	err    error
 }
 
-// do has a side do a step: ask, or ask until something is so, at most two
-// minutes.
+// do has a side do a step.
 func (s *side) do(w *world, st step, n names) answer {
-	if st.method != "WAIT" {
-		return s.ask(w, st, n)
+	switch st.method {
+	case "WAIT":
+		return s.wait(w, st, n)
+	case "PAGES":
+		return s.pages(w, st, n)
 	}
+	return s.ask(w, st, n)
+}
+
+// pages asks for a list page by page. What it returns tells the ids on each.
+func (s *side) pages(w *world, st step, n names) answer {
+	st.method = "GET"
+	var all [][]string
+	for range 50 {
+		a := s.ask(w, st, n)
+		var page struct {
+			Images []struct{ ID string }
+			Next   string
+		}
+		if a.err != nil || a.status != http.StatusOK || json.Unmarshal([]byte(a.body), &page) != nil {
+			return a
+		}
+		ids := []string{}
+		for _, image := range page.Images {
+			ids = append(ids, image.ID)
+		}
+		if all = append(all, ids); page.Next == "" {
+			body, _ := json.Marshal(all) // strings always encode
+			a.body = string(body)
+			return a
+		}
+		st.path = page.Next
+	}
+	return answer{err: fmt.Errorf("the list has no end")}
+}
+
+// wait asks until something is so, at most two minutes.
+func (s *side) wait(w *world, st step, n names) answer {
 	field, value, _ := strings.Cut(st.body, "=")
 	st.method, st.body = "GET", ""
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
