@@ -29,9 +29,18 @@ func noImage(id string) error {
 // writeImage answers with one image.
 func (s *Server) writeImage(ctx context.Context, w http.ResponseWriter, status int, img catalog.Image) error {
 	var e encoder
-	img.Properties = s.cfg.Protect.Visible(ctx, img.Properties)
-	s.appendImage(&e, img)
+	s.appendImage(&e, s.shown(ctx, img))
 	return writeRaw(w, status, e.b)
+}
+
+// shown is an image without what the caller may not see of it. Where the
+// bytes are of one that is switched off, only administrators see.
+func (s *Server) shown(ctx context.Context, img catalog.Image) catalog.Image {
+	img.Properties = s.cfg.Protect.Visible(ctx, img.Properties)
+	if img.Status == catalog.StatusDeactivated && !wire.IdentityFrom(ctx).Admin {
+		img.Locations = nil
+	}
+	return img
 }
 
 func (s *Server) showImage(w http.ResponseWriter, r *http.Request) error {
@@ -90,8 +99,7 @@ func (s *Server) page(ctx context.Context, values url.Values, list []catalog.Ima
 		if e.comma {
 			e.b = append(e.b, ',')
 		}
-		list[i].Properties = s.cfg.Protect.Visible(ctx, list[i].Properties)
-		s.appendImage(&e, list[i])
+		s.appendImage(&e, s.shown(ctx, list[i]))
 	}
 	e.close(']')
 	values.Del("marker")

@@ -76,7 +76,6 @@ var known = []*reason{
 	{part: `^header Openstack-Image-Import-Methods: .* → -`, why: "import", soon: true},
 	{part: `^body.versions`, why: "all of them", soon: true},
 	{step: `/info/import`, part: `^body.import-methods.value`, why: "import", soon: true},
-	{part: `^body.*stores: - → "fast"`, why: "locations: they do not show while the image is off", soon: true},
 }
 
 // knownProtected is the list for properties that are protected.
