@@ -144,6 +144,9 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	wire.Audit(ctx, s.cfg.Logger, "image.create", "image", img.ID)
 	w.Header().Set("Location", s.baseURL(r)+imageURL(img.ID))
+	if methods := s.importMethods(); len(methods) > 0 {
+		w.Header().Set("OpenStack-Image-Import-Methods", strings.Join(methods, ","))
+	}
 	if s.manyStores() {
 		var ids []string
 		for _, st := range s.cfg.Stores {
@@ -311,6 +314,9 @@ func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
 			err = noImage(img.ID)
 		}
 		return err
+	}
+	if s.cfg.Importer != nil && img.Status == catalog.StatusUploading {
+		s.cfg.Importer.Forget(ctx, img.ID)
 	}
 	wire.Audit(ctx, s.cfg.Logger, "image.delete", "image", img.ID)
 	w.WriteHeader(http.StatusNoContent)

@@ -11,35 +11,6 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
-// importInfo lists the import methods, of which none is built.
-func (s *Server) importInfo(w http.ResponseWriter, _ *http.Request) error {
-	return wire.WriteJSON(w, http.StatusOK, object{"import-methods": object{
-		"description": "Import methods available.", "type": "array", "value": []string{},
-	}})
-}
-
-// stage answers as a Glance without the method glance-direct.
-func (s *Server) stage(http.ResponseWriter, *http.Request) error {
-	return wire.Errorf(http.StatusNotFound, "'glance-direct' method is not available at this site. Upload with PUT …/file instead.")
-}
-
-// importImage answers as a Glance that has no import method enabled.
-func (s *Server) importImage(_ http.ResponseWriter, r *http.Request) error {
-	var body map[string]any
-	if err := wire.ReadJSON(r, maxSmallJSON, &body); err != nil {
-		return err
-	}
-	method, ok := body["method"].(map[string]any)
-	if !ok {
-		return wire.Errorf(http.StatusBadRequest, "Import request requires a 'method' field.")
-	}
-	name, ok := method["name"]
-	if !ok {
-		return wire.Errorf(http.StatusBadRequest, "Import request requires a 'name' field.")
-	}
-	return wire.Errorf(http.StatusBadRequest, "Unknown import method name %.60q: no import method is enabled at this site.", name)
-}
-
 type storeView struct {
 	ID          string `json:"id"`
 	Description string `json:"description,omitempty"`

@@ -18,8 +18,8 @@ func (s *Server) routes() []wire.Route {
 
 		{Method: "GET", Pattern: "/v2/images/{id}/file", Handle: bodiless(s.download), Rule: "download_image"},
 		{Method: "PUT", Pattern: "/v2/images/{id}/file", Handle: s.upload, Rule: "upload_image"},
-		{Method: "PUT", Pattern: "/v2/images/{id}/stage", Handle: s.stage},
-		{Method: "POST", Pattern: "/v2/images/{id}/import", Handle: s.importImage},
+		{Method: "PUT", Pattern: "/v2/images/{id}/stage", Handle: s.stage, Rule: "modify_image"},
+		{Method: "POST", Pattern: "/v2/images/{id}/import", Handle: s.importImage, Rule: "modify_image"},
 		{Method: "GET", Pattern: "/v2/images/{id}/tasks", Handle: bodiless(s.imageTasks), Rule: "get_image"},
 		{Method: "POST", Pattern: "/v2/images/{id}/actions/deactivate", Handle: bodiless(s.deactivate), Rule: "deactivate"},
 		{Method: "POST", Pattern: "/v2/images/{id}/actions/reactivate", Handle: bodiless(s.reactivate), Rule: "reactivate"},

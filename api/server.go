@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
@@ -52,6 +53,7 @@ type Config struct {
 	DiskFormats      []string // nil: Glance's
 	ContainerFormats []string // nil: Glance's
 	Stores           []Store  // named, the default one marked; shown when there are several
+	DefaultStore     string   // where an import goes that names none
 	DisableFile      string   // /healthcheck answers 503 while it exists
 
 	Ready  func() error    // what /readyz asks; nil: the catalog
@@ -60,6 +62,8 @@ type Config struct {
 	// Deletable tells why the bytes of an image cannot be deleted, which only
 	// their store knows; nil: nothing hinders.
 	Deletable func(ctx context.Context, img catalog.Image) error
+
+	Importer *importer.Importer // nil: no method of import is enabled
 
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence
@@ -107,7 +111,8 @@ type Server struct {
 	guard   guard
 	router  *wire.Router
 	schemas map[string]json.RawMessage
-	pieces  sync.Pool  // of *[pieceSize]byte
+	pieces  sync.Pool // of *[pieceSize]byte
+	peers   *http.Client
 	adding  sync.Mutex // held while a member is counted and added
 }
 
@@ -124,6 +129,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.setDefaults()
 	s := &Server{cfg: cfg, guard: newGuard(cfg)}
+	s.peers = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	s.pieces.New = func() any { return new([pieceSize]byte) }
 	if s.checker, err = newChecker(cfg); err != nil {
 		return nil, fmt.Errorf("api: %w", err)

@@ -12,16 +12,18 @@ import (
 // id of a level to learn whether a feature is there, so a level is listed
 // when what it brought is built, and not otherwise.
 type level struct {
-	id     string
-	stores bool // only where there are several stores
+	id      string
+	stores  bool // only where there are several stores
+	imports bool // only where images can be imported
 }
 
-// levels has the newest first. Missing are 2.6, 2.10, 2.11 (import), 2.14,
-// 2.16, 2.18 (the cache API) and 2.17 (the locations API).
+// levels has the newest first. Missing are 2.14, 2.16, 2.18 (the cache API)
+// and 2.17 (the locations API).
 func levels() []level {
 	return []level{
-		{"2.15", true}, {"2.13", false}, {"2.12", false}, {"2.9", false}, {"2.8", true}, {"2.7", false},
-		{"2.5", false}, {"2.4", false}, {"2.3", false}, {"2.2", false}, {"2.1", false}, {"2.0", false},
+		{"2.15", true, false}, {"2.13", false, false}, {"2.12", false, false}, {"2.11", true, true}, {"2.10", true, true},
+		{"2.9", false, false}, {"2.8", true, false}, {"2.7", false, false}, {"2.6", false, true},
+		{"2.5", false, false}, {"2.4", false, false}, {"2.3", false, false}, {"2.2", false, false}, {"2.1", false, false}, {"2.0", false, false},
 	}
 }
 
@@ -29,7 +31,7 @@ func levels() []level {
 func (s *Server) listed() []string {
 	var ids []string
 	for _, l := range levels() {
-		if !l.stores || s.manyStores() {
+		if (!l.stores || s.manyStores()) && (!l.imports || s.cfg.Importer != nil) {
 			ids = append(ids, l.id)
 		}
 	}

@@ -17,9 +17,10 @@ type Facts struct {
 	HashValue   string // in hex
 }
 
-// differ names the first fact in which an image differs, or "".
+// differ names the first fact in which an image that has a copy differs, or "".
 func (f Facts) differ(img *Image) string {
 	switch {
+	case len(img.Locations) == 0:
 	case img.Size != nil && *img.Size != f.Size:
 		return fmt.Sprintf("size: %d bytes came, the image has %d", f.Size, *img.Size)
 	case img.Checksum != "" && img.Checksum != f.Checksum:
@@ -100,11 +101,11 @@ func (c *Catalog) FinishCopy(ctx context.Context, u Upload, loc Location, facts 
 		if what := facts.differ(img); what != "" {
 			return over, fmt.Errorf("%w: %s", ErrMismatch, what)
 		}
-		img.Locations = append(img.Locations, loc)
-		if img.Size == nil {
+		if len(img.Locations) == 0 {
 			img.Size, img.VirtualSize = &facts.Size, clone(facts.VirtualSize)
 			img.Checksum, img.HashAlgo, img.HashValue = facts.Checksum, facts.HashAlgo, facts.HashValue
 		}
+		img.Locations = append(img.Locations, loc)
 		return over, nil
 	})
 	var status *StatusError

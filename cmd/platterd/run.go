@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/api"
+	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/keystone"
 	"github.com/seed-478a8fee/platter/api/platter"
@@ -41,20 +42,21 @@ type gateway struct {
 
 	keystone *keystone.Keystone // nil: auth mode none
 
-	records *records
-	catalog *catalog.Catalog
-	places  *places
-	opener  *disk.Opener
-	ingest  *ingest.Ingest
-	exports *exports.Exports
-	nbd     *nbd.Server
-	own     *platter.Server
-	glance  *api.Server
-	policy  *policyRules
-	tree    *fusefs.Tree // nil: no FUSE here
-	api     *http.Server
-	debug   *http.Server
-	metrics *metrics
+	records  *records
+	catalog  *catalog.Catalog
+	places   *places
+	opener   *disk.Opener
+	ingest   *ingest.Ingest
+	importer *importer.Importer
+	exports  *exports.Exports
+	nbd      *nbd.Server
+	own      *platter.Server
+	glance   *api.Server
+	policy   *policyRules
+	tree     *fusefs.Tree // nil: no FUSE here
+	api      *http.Server
+	debug    *http.Server
+	metrics  *metrics
 
 	apiCerts, nbdCerts *certs // nil: no TLS
 
@@ -141,7 +143,10 @@ func (g *gateway) openBytes(ctx context.Context) error {
 		return err
 	}
 	g.metrics.watchLogs(g.exports.Logs)
-	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx))
+	if err := g.openImporter(); err != nil {
+		return err
+	}
+	return errors.Join(g.ingest.Recover(ctx), g.exports.Recover(ctx), g.importer.Recover(ctx))
 }
 
 // joins returns how this gateway takes its place among others: an etcd of its
@@ -251,6 +256,7 @@ func (g *gateway) serveAll(life context.Context) {
 		g.run(func() error { return g.keystone.Run(life) })
 	}
 	g.run(func() error { return g.ingest.Run(life) })
+	g.run(func() error { return g.importer.Run(life) })
 	for _, p := range g.places.stores {
 		if p.late != nil {
 			g.run(func() error { return p.late.run(life) })
@@ -296,7 +302,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
-		Stores: g.namedStores(), Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
+		Stores: g.namedStores(), DefaultStore: g.cfg.DefaultStore, Importer: g.importer, Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
 		Deletable: g.ingest.Deletable,
 		Observe:   func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})

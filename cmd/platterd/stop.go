@@ -51,6 +51,9 @@ func (g *gateway) close(end context.CancelFunc) error {
 // closeInside closes what the doors stand on, once they are closed.
 func (g *gateway) closeInside() error {
 	var errs []error
+	if g.importer != nil {
+		g.importer.Close()
+	}
 	if g.exports != nil {
 		errs = append(errs, g.exports.Close())
 	}

@@ -38,6 +38,7 @@ type Config struct {
 	Catalog Catalog          `toml:"catalog"`
 	Auth    Auth             `toml:"auth"`
 	Policy  Policy           `toml:"policy"`
+	Import  Import           `toml:"import"`
 	Cache   Cache            `toml:"cache"`
 	Images  Images           `toml:"images"`
 	Limits  Limits           `toml:"limits"`
@@ -185,6 +186,14 @@ type Images struct {
 	HashAlgorithm      string   `toml:"hash_algorithm"`       // default sha512
 }
 
+// Import says how images are imported.
+type Import struct {
+	StagingDir    string `toml:"staging_dir"`    // for what clients stage, default DATA/staging
+	StagingShared bool   `toml:"staging_shared"` // the folder is the same for all gateways
+	SelfURL       string `toml:"self_url"`       // where other gateways reach this one; without it they cannot import what is staged here
+	Parallel      int    `toml:"parallel"`       // imports that run at once, default 4
+}
+
 // Limits bounds what users can ask for. Negative counts mean no limit.
 type Limits struct {
 	ImageSize      Size     `toml:"image_size"`      // of one upload, default 1TiB
@@ -314,6 +323,8 @@ func (c *Config) setDefaults() {
 		s.setDefaults()
 		c.Stores[name] = s
 	}
+	text(&c.Import.StagingDir, filepath.Join(c.DataDir, "staging"))
+	number(&c.Import.Parallel, 4)
 	text(&c.Cache.Dir, filepath.Join(c.DataDir, "cache"))
 	number(&c.Cache.Size, 50<<30)
 	if c.Cache.Traces == nil {

@@ -53,6 +53,11 @@ func (l *loader) validateDoors() {
 	if (c.API.TLSCert == "") != (c.API.TLSKey == "") {
 		l.wrong("api.tls_cert", "tls_cert and tls_key belong together: give both or neither")
 	}
+	if e := c.Import.SelfURL; e != "" {
+		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			l.wrong("import.self_url", "%q is not a URL such as http://10.0.0.1:9292", e)
+		}
+	}
 	if e := c.API.PublicEndpoint; e != "" {
 		if u, err := url.Parse(e); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			l.wrong("api.public_endpoint", "%q is no http or https URL", e)

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/seed-478a8fee/platter/api/importer"
+	"github.com/seed-478a8fee/platter/backends/file"
+	"github.com/seed-478a8fee/platter/backends/localfs"
+)
+
+// openImporter makes what imports images, and the place for what is staged.
+func (g *gateway) openImporter() error {
+	c := g.cfg.Import
+	staging, err := file.Open(file.Config{Dir: c.StagingDir, Guard: localfs.NewGuard(g.cfg.DataDir, int64(g.cfg.Limits.Reserve))})
+	if err != nil {
+		return fmt.Errorf("import.staging_dir: %w", err)
+	}
+	g.importer = importer.New(importer.Config{
+		Catalog: g.catalog, Bytes: g.ingest, GatewayID: g.dir.gateway,
+		Staging: staging, Shared: c.StagingShared, SelfURL: c.SelfURL, SizeCap: int64(g.cfg.Limits.ImageSize),
+		OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
+	})
+	return nil
+}
