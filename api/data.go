@@ -38,7 +38,9 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := s.cfg.Data.Put(ctx, img.ID, r.Body, size, r.Header.Get("X-Image-Meta-Store")); err != nil {
-		return explain(img.ID, err)
+		err = explain(img.ID, err)
+		s.uploadFailed(ctx, img.ID, err)
+		return err
 	}
 	wire.Audit(ctx, s.cfg.Logger, "image.upload", "image", img.ID)
 	w.WriteHeader(http.StatusNoContent)
@@ -115,7 +117,9 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request) error {
 	if data.Size() != *img.Size {
 		return errors.New("image " + img.ID + ": its record and its store do not agree on the size")
 	}
-	return s.send(ctx, w, img, data, part)
+	err = s.send(ctx, w, img, data, part)
+	s.sent(ctx, w, img, part)
+	return err
 }
 
 // send sends a part of an image. The first piece is read before the answer

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/importer"
+	"github.com/seed-478a8fee/platter/api/notify"
 	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/protect"
 	"github.com/seed-478a8fee/platter/api/wire"
@@ -64,6 +65,7 @@ type Config struct {
 	Deletable func(ctx context.Context, img catalog.Image) error
 
 	Importer *importer.Importer // nil: no method of import is enabled
+	Notify   *notify.Notifier   // tells of what the catalog does not see; nil: nobody is told
 
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence

@@ -26,6 +26,8 @@ type Config struct {
 	Clock func() time.Duration
 
 	Heartbeat time.Duration // how often to look whether the KV is there; 0: 2 s
+
+	Observer Observer // learns of the changes made here; nil: nobody does
 }
 
 // A Catalog answers questions about images and changes what is known of them.
@@ -170,6 +172,10 @@ func (c *Catalog) commit(ctx context.Context, txn Txn) (int64, error) {
 	same := Cond{Key: keySchema}
 	c.store.read(func(s *state) { same.Revision = s.schemaRev })
 	txn.If = append(slices.Clip(txn.If), same)
+	tell := func(int64) {}
+	if c.cfg.Observer != nil {
+		tell = c.observing(ctx, txn)
+	}
 	rev, err := c.kv.Commit(ctx, txn)
 	if err != nil {
 		if errors.Is(err, ErrConflict) {
@@ -181,6 +187,7 @@ func (c *Catalog) commit(ctx context.Context, txn Txn) (int64, error) {
 		return 0, err
 	}
 	c.store.committed(txn.Then, rev)
+	tell(rev)
 	return rev, nil
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,10 +47,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	for k, v := range e.Header {
 		w.Header()[k] = v
 	}
-	text := userText(e.Err)
-	if e.Status == http.StatusInternalServerError {
-		text = "The gateway failed to do this; the log has the cause under the request id " + RequestID(r.Context()) + "."
-	}
+	text := e.message(r.Context())
 	body, contentType := errorBody(acceptedForm(r), e.Status, text, RequestID(r.Context()))
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -60,6 +58,16 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Method != http.MethodHead {
 		w.Write(body) // the client may be gone; nothing is left to tell it
 	}
+}
+
+// Message returns the text of err that strangers may read.
+func Message(ctx context.Context, err error) string { return AsError(err).message(ctx) }
+
+func (e *Error) message(ctx context.Context) string {
+	if e.Status == http.StatusInternalServerError {
+		return "The gateway failed to do this; the log has the cause under the request id " + RequestID(ctx) + "."
+	}
+	return userText(e.Err)
 }
 
 // AsError returns err as an Error, with the status of StatusOf.

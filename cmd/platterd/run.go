@@ -14,6 +14,7 @@ import (
 	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/keystone"
+	events "github.com/seed-478a8fee/platter/api/notify"
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/backends/block"
 	"github.com/seed-478a8fee/platter/backends/disk"
@@ -41,6 +42,7 @@ type gateway struct {
 	*process
 
 	keystone *keystone.Keystone // nil: auth mode none
+	notify   *events.Notifier   // nil: nobody is told of changes
 
 	records  *records
 	catalog  *catalog.Catalog
@@ -79,10 +81,13 @@ func (g *gateway) open(ctx, life context.Context) (err error) {
 	if err := g.openIdentity(); err != nil {
 		return err
 	}
+	if err := g.openNotifications(); err != nil {
+		return err
+	}
 	if g.records, err = openRecords(ctx, g.cfg, g.log, false); err != nil {
 		return err
 	}
-	g.catalog, err = catalog.Open(ctx, g.records.kv, catalog.Config{GatewayID: g.dir.gateway, Logger: g.log})
+	g.catalog, err = catalog.Open(ctx, g.records.kv, catalog.Config{GatewayID: g.dir.gateway, Observer: g.observer(), Logger: g.log})
 	if err != nil {
 		return fmt.Errorf("cannot read the catalog: %w", err)
 	}
@@ -303,8 +308,8 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
 		Stores: g.namedStores(), DefaultStore: g.cfg.DefaultStore, Importer: g.importer, Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
-		Deletable: g.ingest.Deletable,
-		Observe:   func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
+		Deletable: g.ingest.Deletable, Notify: g.notify,
+		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})
 	if err != nil {
 		return nil, err

@@ -68,6 +68,7 @@ func (g *gateway) closeInside() error {
 	if g.catalog != nil {
 		errs = append(errs, g.catalog.Close())
 	}
+	g.closeNotifications() // nothing changes any more
 	if g.records != nil {
 		errs = append(errs, g.records.close())
 	}

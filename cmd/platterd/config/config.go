@@ -43,6 +43,8 @@ type Config struct {
 	Images  Images           `toml:"images"`
 	Limits  Limits           `toml:"limits"`
 	Stores  map[string]Store `toml:"stores"`
+
+	Notifications Notifications `toml:"notifications"`
 }
 
 // API is the HTTP door.
@@ -332,6 +334,7 @@ func (c *Config) setDefaults() {
 		c.Cache.Traces = &yes
 	}
 	c.Limits.setDefaults()
+	c.Notifications.setDefaults()
 	number(&c.Catalog.Lease, Duration(15*time.Second))
 	number(&c.NBD.MaxConnections, 1024)
 	number(&c.NBD.MaxPerClient, 256)

@@ -25,6 +25,7 @@ func (l *loader) validate() {
 	l.validateDoors()
 	l.validateCatalog()
 	l.validateStores()
+	l.validateNotifications()
 }
 
 func (l *loader) validateAuth() {
