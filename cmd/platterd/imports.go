@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/backends/file"
+	"github.com/seed-478a8fee/platter/backends/http"
 	"github.com/seed-478a8fee/platter/backends/localfs"
 )
 
@@ -16,10 +17,20 @@ func (g *gateway) openImporter() error {
 	if err != nil {
 		return fmt.Errorf("import.staging_dir: %w", err)
 	}
+	var fetch importer.Fetcher
+	if *c.WebDownload {
+		fetch, err = http.NewFetcher(http.FetchConfig{
+			AllowedSchemes: c.AllowedSchemes, DisallowedSchemes: c.DisallowedSchemes, AllowedHosts: c.AllowedHosts,
+			DisallowedHosts: c.DisallowedHosts, AllowedPorts: c.AllowedPorts, DisallowedPorts: c.DisallowedPorts, Logger: g.log,
+		})
+		if err != nil {
+			return fmt.Errorf("import: what web-download may fetch: %w", err)
+		}
+	}
 	g.importer = importer.New(importer.Config{
 		Catalog: g.catalog, Bytes: g.ingest, GatewayID: g.dir.gateway,
 		Staging: staging, Shared: c.StagingShared, SelfURL: c.SelfURL, SizeCap: int64(g.cfg.Limits.ImageSize),
-		OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
+		Fetch: fetch, OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
 	})
 	return nil
 }

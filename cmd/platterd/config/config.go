@@ -194,6 +194,16 @@ type Import struct {
 	StagingShared bool   `toml:"staging_shared"` // the folder is the same for all gateways
 	SelfURL       string `toml:"self_url"`       // where other gateways reach this one; without it they cannot import what is staged here
 	Parallel      int    `toml:"parallel"`       // imports that run at once, default 4
+
+	// What web-download may fetch. Of each pair the first list that is not
+	// empty decides.
+	WebDownload       *bool    `toml:"web_download"`       // default true
+	AllowedSchemes    []string `toml:"allowed_schemes"`    // default http, https
+	DisallowedSchemes []string `toml:"disallowed_schemes"` // instead
+	AllowedHosts      []string `toml:"allowed_hosts"`      // default: all on the public Internet; what is named here may be private
+	DisallowedHosts   []string `toml:"disallowed_hosts"`   // instead
+	AllowedPorts      []string `toml:"allowed_ports"`      // default 80, 443
+	DisallowedPorts   []string `toml:"disallowed_ports"`   // instead
 }
 
 // Limits bounds what users can ask for. Negative counts mean no limit.
@@ -327,6 +337,10 @@ func (c *Config) setDefaults() {
 	}
 	text(&c.Import.StagingDir, filepath.Join(c.DataDir, "staging"))
 	number(&c.Import.Parallel, 4)
+	if c.Import.WebDownload == nil {
+		yes := true
+		c.Import.WebDownload = &yes
+	}
 	text(&c.Cache.Dir, filepath.Join(c.DataDir, "cache"))
 	number(&c.Cache.Size, 50<<30)
 	if c.Cache.Traces == nil {
