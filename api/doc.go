@@ -8,7 +8,7 @@
 // schemas, reading tasks, /v2/info, /healthcheck. The levels of the API whose
 // features are not built are not listed, so clients do not look for them;
 // what belongs to them answers as a Glance in which they are switched off:
-// staging is 404, an import knows no method and is 400, /v2/cache,
+// staging is 404, an import knows no method and is 400,
 // /v2/metadefs and …/locations are 404, changing locations by PATCH is 403.
 //
 // # Where it differs, on purpose

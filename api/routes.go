@@ -33,6 +33,14 @@ func (s *Server) routes() []wire.Route {
 		{Method: "PUT", Pattern: "/v2/images/{id}/members/{project}", Handle: s.updateMember, Rule: "modify_member"},
 		{Method: "DELETE", Pattern: "/v2/images/{id}/members/{project}", Handle: bodiless(s.removeMember), Rule: "delete_member"},
 
+		{Method: "GET", Pattern: "/v2/cache", Handle: bodiless(s.showCache), Rule: "cache_list"},
+		{Method: "DELETE", Pattern: "/v2/cache", Handle: bodiless(s.clearCache), Rule: "cache_delete"},
+		{Method: "PUT", Pattern: "/v2/cache/{id}", Handle: bodiless(s.queueCached), Rule: "cache_image"},
+		{Method: "DELETE", Pattern: "/v2/cache/{id}", Handle: bodiless(s.dropCached), Rule: "cache_delete"},
+		{Method: "GET", Pattern: "/v2/cache/nodes/{id}", Handle: bodiless(s.cacheNodes), Rule: "list_cached_nodes"},
+		{Method: "POST", Pattern: "/v2/cache/clean", Handle: bodiless(s.cleanCache), Rule: "manage_image_cache"},
+		{Method: "POST", Pattern: "/v2/cache/prune", Handle: bodiless(s.pruneCache), Rule: "manage_image_cache"},
+
 		{Method: "GET", Pattern: "/v2/tasks", Handle: s.listTasks, Rule: "tasks_api_access"},
 		{Method: "POST", Pattern: "/v2/tasks", Handle: s.createTask, Rule: "tasks_api_access"},
 		{Method: "GET", Pattern: "/v2/tasks/{id}", Handle: bodiless(s.showTask), Rule: "tasks_api_access"},

@@ -66,6 +66,7 @@ type Config struct {
 
 	Importer *importer.Importer // nil: no method of import is enabled
 	Notify   *notify.Notifier   // tells of what the catalog does not see; nil: nobody is told
+	Cache    ImageCache         // of whole images; nil: there is none
 
 	Platter http.Handler // serves /platter/; nil: nothing does
 	Logger  *slog.Logger // nil: silence

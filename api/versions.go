@@ -15,15 +15,16 @@ type level struct {
 	id      string
 	stores  bool // only where there are several stores
 	imports bool // only where images can be imported
+	cache   bool // only where there is a cache
 }
 
-// levels has the newest first. Missing are 2.14, 2.16, 2.18 (the cache API)
-// and 2.17 (the locations API).
+// levels has the newest first. Missing is 2.17 (the locations API).
 func levels() []level {
 	return []level{
-		{"2.15", true, false}, {"2.13", false, false}, {"2.12", false, false}, {"2.11", true, true}, {"2.10", true, true},
-		{"2.9", false, false}, {"2.8", true, false}, {"2.7", false, false}, {"2.6", false, true},
-		{"2.5", false, false}, {"2.4", false, false}, {"2.3", false, false}, {"2.2", false, false}, {"2.1", false, false}, {"2.0", false, false},
+		{id: "2.18", cache: true}, {id: "2.16", cache: true}, {id: "2.15", stores: true}, {id: "2.14", cache: true},
+		{id: "2.13"}, {id: "2.12"}, {id: "2.11", stores: true, imports: true}, {id: "2.10", stores: true, imports: true},
+		{id: "2.9"}, {id: "2.8", stores: true}, {id: "2.7"}, {id: "2.6", imports: true},
+		{id: "2.5"}, {id: "2.4"}, {id: "2.3"}, {id: "2.2"}, {id: "2.1"}, {id: "2.0"},
 	}
 }
 
@@ -31,7 +32,7 @@ func levels() []level {
 func (s *Server) listed() []string {
 	var ids []string
 	for _, l := range levels() {
-		if (!l.stores || s.manyStores()) && (!l.imports || s.cfg.Importer != nil) {
+		if (!l.stores || s.manyStores()) && (!l.imports || s.cfg.Importer != nil) && (!l.cache || s.cfg.Cache != nil) {
 			ids = append(ids, l.id)
 		}
 	}

@@ -81,7 +81,7 @@ func glanceRules() []Rule {
 		{Name: "add_task", Check: "rule:default", Unused: true},
 		{Name: "modify_task", Check: "rule:default", Unused: true},
 
-		{Name: "manage_image_cache", Check: admin, Unused: true},
+		{Name: "manage_image_cache", Check: admin, About: "tidy up the cache", Calls: []string{"POST /v2/cache/clean", "POST /v2/cache/prune"}},
 		{Name: "cache_image", Check: admin, About: "queue an image for the cache", Calls: []string{"PUT /v2/cache/{id}"}},
 		{Name: "cache_list", Check: admin, About: "see what is cached", Calls: []string{"GET /v2/cache"}},
 		{Name: "cache_delete", Check: admin, About: "take images out of the cache", Calls: []string{"DELETE /v2/cache", "DELETE /v2/cache/{id}"}},

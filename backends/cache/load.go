@@ -135,6 +135,7 @@ func (c *Cache) enqueue(u *unit) {
 	q.push(u)
 	s.units++
 	s.used += u.bytes()
+	u.obj.kept += u.present.count()
 	s.pinned += u.pinned.count() * grainSize
 	if now := u.stamp.Load(); now > c.clock.Load() {
 		c.clock.Store(now)

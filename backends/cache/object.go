@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"sync/atomic"
+	"time"
 )
 
 // An object is what the cache knows of one far object. It stays in the map
@@ -18,11 +19,14 @@ type object struct {
 
 	// Guarded by Cache.mu.
 	units   map[int64]*unit
-	session *session // while it has readers
-	table   *table   // the session's
-	dropped bool     // nothing more is kept of it
-	listed  bool     // its id is in the list on the disk
-	flat    bool     // the far object has no holes
+	session *session  // while it has readers
+	table   *table    // the session's
+	dropped bool      // nothing more is kept of it
+	listed  bool      // its id is in the list on the disk
+	flat    bool      // the far object has no holes
+	valued  bool      // it was filled on purpose: its units are worth those that were used again
+	kept    int64     // grains
+	grown   time.Time // when something was last kept; zero: before Open
 }
 
 func newObject(c *Cache, id string, size int64) *object {

@@ -92,7 +92,7 @@ func (s *space) add(u *unit) {
 	s.units++
 	u.obj.put(u)
 	g := ghost{u.obj.key, u.n}
-	if _, again := s.ghosts[g]; again {
+	if _, again := s.ghosts[g]; again || u.obj.valued {
 		delete(s.ghosts, g)
 		s.main.push(u)
 		return
@@ -105,6 +105,7 @@ func (s *space) remove(u *unit) {
 	u.gone.Store(true)
 	s.units--
 	s.used -= u.bytes()
+	u.obj.keeps(-u.present.count())
 	s.pinned -= u.pinned.count() * grainSize
 	u.queue.remove(u)
 	u.obj.drop(u)
@@ -112,7 +113,9 @@ func (s *space) remove(u *unit) {
 
 // gain makes grains of u present.
 func (s *space) gain(u *unit, from, to int) {
-	n := u.present.set(from, to) * grainSize
+	n := u.present.set(from, to)
+	u.obj.keeps(n)
+	n *= grainSize
 	s.used += n
 	u.queue.bytes += n
 }
@@ -122,6 +125,7 @@ func (s *space) lose(u *unit, from, to int) int64 {
 	s.pinned -= u.pinned.clear(from, to) * grainSize
 	u.fresh.clear(from, to)
 	n := u.present.clear(from, to)
+	u.obj.keeps(-n)
 	s.used -= n * grainSize
 	u.queue.bytes -= n * grainSize
 	return n

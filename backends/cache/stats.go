@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Stats are counters since Open, and the state. Bytes are those of objects.
@@ -36,7 +37,9 @@ type Info struct {
 	Size         int64 // of the object
 	Used, Pinned int64 // bytes of it that are kept, and of these are pinned
 	Readers      int
-	HitBytes     int64 // since Open
+	Whole        bool      // every byte of it is kept
+	Grown        time.Time // when something of it was last kept; zero: before Open
+	HitBytes     int64     // since Open
 	FarBytes     int64
 }
 
@@ -92,7 +95,7 @@ func (c *Cache) List() []Info {
 	defer c.mu.Unlock()
 	list := make([]Info, 0, len(c.objects))
 	for _, o := range c.objects {
-		i := Info{ID: o.id, Size: o.size, HitBytes: o.count.hitBytes.Load(), FarBytes: o.count.farBytes.Load()}
+		i := Info{ID: o.id, Size: o.size, HitBytes: o.count.hitBytes.Load(), FarBytes: o.count.farBytes.Load(), Whole: o.whole(), Grown: o.grown}
 		if o.session != nil {
 			i.Readers = o.session.readers
 		}

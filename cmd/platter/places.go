@@ -94,12 +94,16 @@ change, so nothing in the cache is ever wrong; it only takes space.
 Examples:
    platter cache show
    platter cache list
-   platter cache drop debian`,
-		Subcommands: []*cli.Command{
+   platter cache drop debian
+   platter cache queue debian       fetch all of it, ahead of its first use
+   platter cache list --whole`,
+		Subcommands: append([]*cli.Command{
 			{Name: "show", Usage: "what it did and holds", Action: p.cacheShow, Flags: formatFlags()},
-			{Name: "list", Usage: "list the images in it", Action: p.cacheList, Flags: formatFlags()},
+			{Name: "list", Usage: "list the images in it", Action: p.cacheList, Flags: append([]cli.Flag{
+				&cli.BoolFlag{Name: "whole", Usage: "only those of which everything is there, with their uses, and those that are queued"},
+			}, formatFlags()...)},
 			{Name: "drop", Usage: "take images out of it", ArgsUsage: "IMAGE...", Action: p.cacheDrop},
-		},
+		}, p.wholeCommands()...),
 	}
 }
 
@@ -117,6 +121,9 @@ func (p *program) cacheShow(c *cli.Context) error {
 }
 
 func (p *program) cacheList(c *cli.Context) error {
+	if c.Bool("whole") {
+		return p.cacheWhole(c)
+	}
 	cl, err := p.connect(c)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ type gateway struct {
 	records  *records
 	catalog  *catalog.Catalog
 	places   *places
+	images   *imageCache // nil: no cache
 	opener   *disk.Opener
 	ingest   *ingest.Ingest
 	importer *importer.Importer
@@ -111,6 +112,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	if err := g.openPlaces(ctx); err != nil {
 		return err
 	}
+	g.openImageCache()
 	stores := g.places.all()
 	var err error
 	g.ingest, err = ingest.New(ingest.Config{
@@ -133,7 +135,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	g.exports, err = exports.New(exports.Config{
 		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Ingest: g.ingest,
 		Opener: g.opener,
-		Fails:  g.places.fails, Far: g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
+		Fails:  g.places.fails, Used: g.used, Far: g.places.distant(), Traces: *g.cfg.Cache.Traces, Overlays: g.places.overlays(), Join: g.joins(),
 		DataDir: g.cfg.DataDir, GatewayID: g.dir.gateway, Guard: reserve,
 		Socket: g.doors.address(doorSocket), TCP: g.doors.address(doorNBD), Kick: g.kick,
 		TLS: g.cfg.NBD.TLS != config.Off, TLSRequired: g.cfg.NBD.TLS == "required", ClientCertificates: g.cfg.NBD.TLSClientCA != "",
@@ -271,6 +273,7 @@ func (g *gateway) serveAll(life context.Context) {
 	g.run(func() error { return g.exports.Run(life) })
 	if g.places.cache != nil {
 		g.run(func() error { return g.places.run(life, g.log) })
+		g.run(func() error { return g.images.run(life) })
 	}
 	if g.records.died != nil {
 		g.run(func() error { return g.diedRecords(life) })
@@ -308,7 +311,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
 		Stores: g.namedStores(), DefaultStore: g.cfg.DefaultStore, Importer: g.importer, Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
-		Deletable: g.ingest.Deletable, Notify: g.notify,
+		Deletable: g.ingest.Deletable, Cache: g.glanceCache(), Notify: g.notify,
 		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },
 	})
 	if err != nil {

@@ -160,6 +160,7 @@ type request struct {
 	size         int64 // of the body, -1 if nobody knows
 	contentType  string
 	rng          string // a Range header
+	target       string // an X-Image-Cache-Clear-Target header
 }
 
 // send returns an answer of 2xx, whose body the caller closes, or an error. With
@@ -243,7 +244,8 @@ func (c *Client) sendAs(ctx context.Context, q request, token string) (*http.Res
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "platter")
-	for key, value := range map[string]string{"Content-Type": q.contentType, "Range": q.rng, "X-Auth-Token": token} {
+	for key, value := range map[string]string{"Content-Type": q.contentType, "Range": q.rng, "X-Auth-Token": token,
+		"X-Image-Cache-Clear-Target": q.target} {
 		if value != "" {
 			req.Header.Set(key, value)
 		}

@@ -44,6 +44,9 @@ type Config struct {
 	// as well is read there. Nil: nobody knows.
 	Fails func(store string) bool
 
+	// Used is told of every image that is opened; nil: nobody is.
+	Used func(img catalog.Image)
+
 	// Overlays says, by store, how overlays are kept there. A store that is
 	// not in it has them as files of this gateway.
 	Overlays map[string]Overlays

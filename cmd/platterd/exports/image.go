@@ -52,6 +52,13 @@ func (e *Exports) spec(l catalog.Location, format string) disk.Spec {
 	return s
 }
 
+// opened tells that an image was opened.
+func (e *Exports) opened(img catalog.Image) {
+	if e.cfg.Used != nil {
+		e.cfg.Used(img)
+	}
+}
+
 // OpenNative opens one copy of the bytes of an image as they are stored. What
 // is read of them says nothing of how a machine boots.
 func (e *Exports) OpenNative(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
@@ -60,7 +67,12 @@ func (e *Exports) OpenNative(ctx context.Context, img catalog.Image, l catalog.L
 	}
 	s := e.spec(l, "")
 	s.Key += "#native"
-	return e.cfg.Opener.Open(ctx, s)
+	r, err := e.cfg.Opener.Open(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	e.opened(img)
+	return r, nil
 }
 
 // Pin brings the tables of an image that has just become active near, so that
@@ -105,6 +117,7 @@ func (e *Exports) OpenDisk(ctx context.Context, img catalog.Image) (block.ReadCl
 	for _, spec := range specs {
 		v, err := e.cfg.Opener.Open(ctx, spec)
 		if err == nil {
+			e.opened(img)
 			return v, nil
 		}
 		errs = append(errs, err)
