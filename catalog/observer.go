@@ -66,3 +66,18 @@ func observed[T any](ctx context.Context, c *Catalog, k kind[T], op Op, own func
 		}
 	}
 }
+
+type contextKey int
+
+const storeKey contextKey = iota
+
+func withStore(ctx context.Context, store string) context.Context {
+	return context.WithValue(ctx, storeKey, store)
+}
+
+// UploadStore returns where the bytes go, for an Observer that is told that an
+// upload has begun, and "" otherwise.
+func UploadStore(ctx context.Context) string {
+	store, _ := ctx.Value(storeKey).(string)
+	return store
+}

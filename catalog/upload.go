@@ -53,7 +53,7 @@ func (c *Catalog) BeginUpload(ctx context.Context, u Upload) (Image, error) {
 	if m := c.member.Load(); m != nil && u.Gateway == c.cfg.GatewayID {
 		u.Lease = m.lease.ID()
 	}
-	img, err := c.updateImage(ctx, u.Image, func(img *Image) (Txn, error) {
+	img, err := c.updateImage(withStore(ctx, u.Store), u.Image, func(img *Image) (Txn, error) {
 		if img.Status == StatusSaving || !img.Status.CanBecome(StatusSaving) {
 			return Txn{}, &StatusError{u.Image, img.Status, StatusSaving}
 		}

@@ -30,7 +30,11 @@ func (n *Notifier) ImageChanged(ctx context.Context, before, after *catalog.Imag
 		n.Emit(ctx, "image.delete", p)
 	case before.Status != after.Status && after.Status == catalog.StatusSaving:
 		n.Emit(ctx, "image.update", imagePayload(*after))
-		n.Emit(ctx, "image.prepare", withImport(*after))
+		p := withImport(*after)
+		if store := catalog.UploadStore(ctx); store != "" {
+			p["backend"] = store
+		}
+		n.Emit(ctx, "image.prepare", p)
 	case before.Status != after.Status && after.Status == catalog.StatusActive && !before.Status.HasData():
 		n.Emit(ctx, "image.upload", withImport(*after))
 		n.Emit(ctx, "image.activate", imagePayload(*after))

@@ -38,6 +38,7 @@ func StartRabbitMQ(t TB) *RabbitMQ {
 		"RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + filepath.Join(dir, "none"),
 		"RABBITMQ_CONF_ENV_FILE=" + filepath.Join(dir, "none"), "RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "plugins"),
 		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"), "RABBITMQ_GENERATED_CONFIG_DIR=" + filepath.Join(dir, "generated"),
+		"RUNNING_UNDER_SYSTEMD=true", // or the broker would be a child of the process that is ended
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
 	}
 	launch(t, &Process{Name: "epmd", env: env, ready: answersTCP(names), line: []string{"epmd", "-address", "127.0.0.1", "-port", fmt.Sprint(names)}}, dir)
