@@ -22,6 +22,8 @@
 //   - X-Openstack-Image-Size (of newer Glance) is checked.
 //   - Without an Authenticator the schema of an image has no "stores", because
 //     the glance command cannot start with it when there is no Keystone.
+//   - GET …/tasks of an image shows all of them to its owner and to
+//     administrators, and to others their own.
 //   - A query that uses a colon without an operator says how to quote it.
 //
 // # Around a request

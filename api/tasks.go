@@ -163,8 +163,12 @@ func (s *Server) imageTasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// What an administrator does to an image is shown to its owner, too. To
+	// others it is not: where an image was downloaded from may be a secret.
 	who := wire.IdentityFrom(r.Context())
-	list, err := s.cfg.Catalog.Tasks(r.Context(), catalog.TaskQuery{Viewer: viewer(who), ImageID: img.ID})
+	see := viewer(who)
+	see.Admin = see.Admin || who.ProjectID != "" && who.ProjectID == img.Owner
+	list, err := s.cfg.Catalog.Tasks(r.Context(), catalog.TaskQuery{Viewer: see, ImageID: img.ID})
 	if err != nil {
 		return err
 	}

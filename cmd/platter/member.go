@@ -22,6 +22,7 @@ func (p *program) memberCommand() *cli.Command {
 		Description: memberHelp,
 		Subcommands: []*cli.Command{
 			{Name: "list", Usage: "list the members of an image", ArgsUsage: "IMAGE", Flags: formatFlags(), Action: p.memberList},
+			{Name: "show", Usage: "show one member of an image", ArgsUsage: "IMAGE PROJECT", Flags: formatFlags(), Action: p.memberShow},
 			{Name: "create", Usage: "offer an image to a project", ArgsUsage: "IMAGE PROJECT", Flags: formatFlags(), Action: p.memberCreate},
 			{Name: "delete", Usage: "end the sharing with a project", ArgsUsage: "IMAGE PROJECT", Action: p.memberDelete},
 			{Name: "set", Usage: "accept or reject an offer", ArgsUsage: "IMAGE PROJECT", Action: p.memberSet,
@@ -69,6 +70,18 @@ func (p *program) membership(c *cli.Context) (cl *client.Client, id, project str
 
 func (p *program) showMember(c *cli.Context, m client.Record) error {
 	return p.show(c, upright(m, memberColumns(), "schema"))
+}
+
+func (p *program) memberShow(c *cli.Context) error {
+	cl, id, project, err := p.membership(c)
+	if err != nil {
+		return err
+	}
+	m, err := cl.Member(c.Context, id, project)
+	if err != nil {
+		return err
+	}
+	return p.showMember(c, m)
 }
 
 func (p *program) memberCreate(c *cli.Context) error {

@@ -37,23 +37,23 @@ type world struct {
 	gateway  *gateway.Gateway
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, flags ...string) *world {
 	t.Helper()
 	k := servers.StartKeystone(t)
 	for u, role := range map[user]string{alice: "member", rita: "reader", bob: "member", nova: "service", myself: "service"} {
 		k.Grant(t, u.name, password, u.project, role)
 	}
 	w := &world{keystone: k}
-	w.gateway = w.newGateway(t, "2s")
+	w.gateway = w.newGateway(t, "2s", flags...)
 	k.AddService(t, "image", "glance", w.gateway.URL)
 	w.gateway.Run(t)
 	return w
 }
 
 // newGateway makes a gateway that remembers tokens for a time.
-func (w *world) newGateway(t *testing.T, remember string) *gateway.Gateway {
-	return gateway.New(t, "--auth", "keystone", "PLATTER_AUTH_AUTH_URL="+w.keystone.URL, "PLATTER_AUTH_USERNAME="+myself.name,
-		"PLATTER_AUTH_PASSWORD="+password, "PLATTER_AUTH_PROJECT_NAME="+myself.project, "PLATTER_AUTH_CACHE_TIME="+remember)
+func (w *world) newGateway(t *testing.T, remember string, flags ...string) *gateway.Gateway {
+	return gateway.New(t, append(flags, "--auth", "keystone", "PLATTER_AUTH_AUTH_URL="+w.keystone.URL, "PLATTER_AUTH_USERNAME="+myself.name,
+		"PLATTER_AUTH_PASSWORD="+password, "PLATTER_AUTH_PROJECT_NAME="+myself.project, "PLATTER_AUTH_CACHE_TIME="+remember)...)
 }
 
 // token returns a new token of a user.

@@ -187,6 +187,11 @@ func (c *Client) Members(ctx context.Context, id string) ([]Record, error) {
 	return out.Members, err
 }
 
+// Member returns one of them.
+func (c *Client) Member(ctx context.Context, id, project string) (Record, error) {
+	return c.record(ctx, http.MethodGet, "/v2/images/"+id+"/members/"+url.PathEscape(project), nil)
+}
+
 // AddMember shares an image with a project.
 func (c *Client) AddMember(ctx context.Context, id, project string) (Record, error) {
 	return c.record(ctx, http.MethodPost, "/v2/images/"+id+"/members", map[string]string{"member": project})
@@ -206,6 +211,11 @@ func (c *Client) DeleteMember(ctx context.Context, id, project string) error {
 // Tasks yields the tasks that a query finds.
 func (c *Client) Tasks(ctx context.Context, query url.Values) iter.Seq2[Record, error] {
 	return c.pages(ctx, "/v2/tasks", "tasks", query)
+}
+
+// ImageTasks yields the tasks of an image.
+func (c *Client) ImageTasks(ctx context.Context, id string) iter.Seq2[Record, error] {
+	return c.pages(ctx, "/v2/images/"+id+"/tasks", "tasks", nil)
 }
 
 // Task returns one task.
