@@ -66,13 +66,16 @@ fuzz: ## each fuzz test for FUZZTIME (20s)
 
 bench: deps build ## benchmarks inside the process, then beside peers on real servers; tables in bin/bench.txt
 	go test -run '^$$' -bench . -benchmem ./...
-	go test -tags integration,$(TAGS) -run '^$$' -bench . -skip '^BenchmarkNBD$$' -benchtime 1x -count=1 -timeout 2h ./integration/bench
+	go test -tags integration,$(TAGS) -run '^$$' -bench . -skip '^Benchmark(NBD|API)$$' -benchtime 1x -count=1 -timeout 2h ./integration/bench
 
 bench-nbd: deps build ## the NBD door beside qemu-nbd and nbdkit: speed, CPU, latency, memory; tables in bin/bench-nbd.txt
 	BENCH_FILE=bench-nbd.txt go test -tags integration,$(TAGS) -run '^$$' -bench '^BenchmarkNBD$$' -benchtime 1x -count=1 -timeout 2h ./integration/bench
 
+bench-api: deps build ## the Image API beside a real Glance: requests, transfers, memory, lists of 100,000 images; table in bin/bench-api.txt
+	BENCH_FILE=bench-api.txt go test -tags integration,$(TAGS) -run '^$$' -bench '^BenchmarkAPI$$' -benchtime 1x -count=1 -timeout 2h ./integration/bench
+
 clean: ## remove what was built; data and caches stay
 	rm -rf bin
 
-.PHONY: help run test build deps-build deps unit integration soak lint fuzz bench bench-nbd guest clean
+.PHONY: help run test build deps-build deps unit integration soak lint fuzz bench bench-nbd bench-api guest clean
 .DEFAULT_GOAL := help

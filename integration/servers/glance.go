@@ -9,8 +9,8 @@ import (
 )
 
 // GlanceConfig says which stores a Glance has. Each that is set becomes one of
-// Glance's stores, under the name "rbd", "s3" or "swift"; the first of them in
-// this order is the default one.
+// Glance's stores, under the name "rbd", "s3", "swift" or "file"; the first of
+// them in this order is the default one.
 type GlanceConfig struct {
 	// Ceph is a cluster, whose pool for images Glance shares.
 	Ceph *Ceph
@@ -23,6 +23,9 @@ type GlanceConfig struct {
 	Swift     *SwiftAccount
 	Container string
 
+	// File adds a store in a folder of Glance's own, "file".
+	File bool
+
 	// LargeObject is the size in MiB from which on Glance cuts objects, in S3
 	// into parts (5 at least), in Swift into segments of that size; Glance's
 	// own sizes if 0.
@@ -32,8 +35,9 @@ type GlanceConfig struct {
 // Glance is OpenStack's image service, without authentication: everybody is
 // its administrator. Locations can be read and set.
 type Glance struct {
-	URL     string
-	Process *Process
+	URL      string
+	Database string // the file of SQLite
+	Process  *Process
 }
 
 // SwiftReference is how a Glance calls its Swift account in locations:
@@ -45,8 +49,8 @@ func StartGlance(t TB, cfg GlanceConfig) *Glance {
 	t.Helper()
 	need(t, "glance-api", "glance-manage")
 	dir, port := tempDir(t, "glance"), port.Free(t)
-	g := &Glance{URL: fmt.Sprintf("http://127.0.0.1:%d", port)}
-	for _, folder := range []string{"staging", "tasks", "locks"} {
+	g := &Glance{URL: fmt.Sprintf("http://127.0.0.1:%d", port), Database: filepath.Join(dir, "glance.db")}
+	for _, folder := range []string{"staging", "tasks", "locks", "images"} {
 		mkdir(t, filepath.Join(dir, folder))
 	}
 	write(t, filepath.Join(dir, "paste.ini"), glancePaste)
@@ -103,6 +107,9 @@ func glanceConf(t TB, cfg GlanceConfig, dir string, port int) string {
 		if cfg.LargeObject > 0 {
 			stores[len(stores)-1] += fmt.Sprintf("swift_store_large_object_size = %d\nswift_store_large_object_chunk_size = %[1]d\n", cfg.LargeObject)
 		}
+	}
+	if cfg.File {
+		add("file", "filesystem_store_datadir = %s\n", filepath.Join(dir, "images"))
 	}
 	if len(names) == 0 {
 		t.Fatalf("a Glance without a store")
