@@ -65,7 +65,7 @@ func newApp(s streams) *cli.App {
 		p.imageCommand(), p.memberCommand(), p.taskCommand(),
 		p.overlayCommand(), p.attachCommand(), p.attachmentCommand(), p.detachCommand(), p.captureCommand(),
 		p.infoCommand(), p.mapCommand(), p.compareCommand(), p.convertCommand(), p.checkCommand(),
-		p.benchCommand(), p.storeCommand(), p.cacheCommand(), p.nbdCommand(), p.doctorCommand(), p.completionCommand(),
+		p.benchCommand(), p.storeCommand(), p.cacheCommand(), p.nbdCommand(), p.doctorCommand(), p.migrateCommand(), p.completionCommand(),
 	}
 	app.Commands = append(app.Commands, notBuilt()...)
 	app.Action = p.groupAction

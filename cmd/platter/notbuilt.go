@@ -14,7 +14,6 @@ func notBuilt() []*cli.Command {
 		unbuilt("cp", "copy files out of an image"),
 		unbuilt("diff", "compare the files of two images"),
 		unbuilt("md", "metadata definitions"),
-		unbuilt("migrate", "adopt the images of a running Glance"),
 	}
 	return list
 }

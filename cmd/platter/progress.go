@@ -36,6 +36,9 @@ func (g *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// add counts n more bytes; fewer if what they were of must be done again.
+func (g *progress) add(n int64) { g.done.Add(n) }
+
 // set tells how far it is.
 func (g *progress) set(done, total int64) {
 	g.done.Store(done)

@@ -237,6 +237,10 @@ func (p *Process) Done() <-chan struct{} {
 	return p.done
 }
 
+// LogFile returns the file of the log; it is in the folder of the server's
+// files.
+func (p *Process) LogFile() string { return p.log }
+
 // Log returns the last n bytes of the log, over all its starts.
 func (p *Process) Log(n int) string {
 	data, err := os.ReadFile(p.log)
