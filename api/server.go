@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/importer"
+	"github.com/seed-478a8fee/platter/api/metadefs"
 	"github.com/seed-478a8fee/platter/api/notify"
 	"github.com/seed-478a8fee/platter/api/policy"
 	"github.com/seed-478a8fee/platter/api/protect"
@@ -140,7 +141,13 @@ func New(cfg Config) (*Server, error) {
 	if s.schemas, err = schemas(cfg); err != nil {
 		return nil, fmt.Errorf("api: schemas: %w", err)
 	}
-	if s.router, err = wire.NewRouter(s.routes()); err != nil {
+	definitions, err := metadefs.New(metadefs.Config{
+		Catalog: cfg.Catalog, Policy: cfg.Policy, BaseURL: s.baseURL, Default: cfg.Paging.Default, Max: cfg.Paging.Max, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if s.router, err = wire.NewRouter(append(s.routes(), definitions.Routes()...)); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	return s, nil

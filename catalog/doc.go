@@ -17,6 +17,8 @@
 //	mem/IMAGE/PROJECT                an image shared with a project
 //	upl/IMAGE                        the one upload that may be filling the image
 //	trace/IMAGE                      what the first readers of the image read
+//	md/NAMESPACE                     metadata definitions, with all in them
+//	mdtype/TYPE                      a type of resource that some were for
 //	par/IMAGE/STORE                  the image's disk as an object that overlays are clones of
 //	ovl/OVERLAY                      an overlay, its owner and epoch
 //	head/OVERLAY                     what the overlay's owner has committed; none for files

@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -28,6 +29,10 @@ const (
 	preDirty    = "dirty/"
 	preParent   = "par/"
 	preTrace    = "trace/"
+
+	preNamespace    = "md/"
+	preResourceType = "mdtype/"
+
 	refImage    = "image"
 	refOverlay  = "overlay"
 	userOverlay = "overlay"
@@ -47,8 +52,14 @@ func refKey(kind, id, userKind, user string) string {
 // prefixes has what every key begins with.
 func prefixes() []string {
 	return []string{"meta/", preImage, preDead, preMember, preUpload, preOverlay, preHead, preDirty, preAttach,
-		preHold, preRef, preTask, preGarbage, preGateway, preParent, preTrace}
+		preHold, preRef, preTask, preGarbage, preGateway, preParent, preTrace, preNamespace, preResourceType}
 }
+
+// escapeName makes any name one element of a key.
+func escapeName(name string) string { return url.PathEscape(name) }
+
+func namespaceKey(name string) string    { return preNamespace + escapeName(name) }
+func resourceTypeKey(name string) string { return preResourceType + escapeName(name) }
 
 func parentPrefix(image string) string     { return preParent + image + "/" }
 func parentKey(image, store string) string { return preParent + image + "/" + store }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,6 +48,13 @@ func samples() map[string]sample {
 	packed.Key, packed.Keys = "", []string{garbage.Key, second.Key}
 	gateway := Gateway{"gw", "https://gw:9292", at(1), 7}
 	parent := Parent{image.ID, "rbd", "base", "snap", ParentReady, "gw", 5, 10, at(1), at(2), 7}
+	text := "words"
+	namespace := Namespace{"OS::A/b", &text, &text, VisibilityPublic, true, "p1",
+		[]Association{{"OS::Glance::Image", &text, &text, at(1), at(2)}},
+		[]MetaProperty{{"p", json.RawMessage(`{"type":"string"}`)}},
+		[]MetaObject{{"o", &text, []string{"p"}, json.RawMessage(`{"p":{}}`), at(3), at(4)}},
+		[]MetaTag{{"t", at(5), at(6)}}, at(1), at(2), 7}
+	resourceType := ResourceType{"OS::Nova::Server", at(3)}
 	trace := dataRecord{1, []byte{0, 255}, at(1)}
 
 	image1, upload1, overlay1, garbage1 := image.Clone(), upload, overlay.Clone(), garbage
@@ -68,6 +76,8 @@ func samples() map[string]sample {
 		"garbage.v2":    {preGarbage + garbage.ID, []Garbage{garbage, second}, packed},
 		"gateway.v1":    {preGateway + "gw", gateway, gateway.record()},
 		"parent.v1":     {parentKey(image.ID, "rbd"), parent, parent.record()},
+		"namespace.v1":  {namespaceKey(namespace.Name), namespace, namespace.record()},
+		"type.v1":       {resourceTypeKey(resourceType.Name), resourceType, markRecord{1, "", at(3)}},
 		"trace.v1":      {preTrace + image.ID, trace, trace},
 		"mark.v1":       {preHold + "o1", markRecord{1, "a1", at(5)}, markRecord{1, "a1", at(5)}},
 		"schema.v1":     {keySchema, schemaRecord{1, "id", at(6)}, schemaRecord{1, "id", at(6)}},

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"net/url"
 	"strings"
 	"time"
 )
@@ -18,10 +19,14 @@ type state struct {
 	tasks       map[string]Task
 	uploads     map[string]Upload // by name
 	gateways    map[string]Gateway
-	parents     map[string]Parent   // by image and store
-	dirty       map[string]struct{} // overlays whose head says so
-	restored    int64               // when a backup was restored last, in seconds; 0: never
-	broken      map[string]error    // key → why its record cannot be read
+	parents     map[string]Parent // by image and store
+
+	namespaces    map[string]Namespace // by escaped name
+	resourceTypes map[string]ResourceType
+
+	dirty    map[string]struct{} // overlays whose head says so
+	restored int64               // when a backup was restored last, in seconds; 0: never
+	broken   map[string]error    // key → why its record cannot be read
 }
 
 func newState() *state {
@@ -34,8 +39,12 @@ func newState() *state {
 		uploads:     map[string]Upload{},
 		gateways:    map[string]Gateway{},
 		parents:     map[string]Parent{},
-		dirty:       map[string]struct{}{},
-		broken:      map[string]error{},
+
+		namespaces:    map[string]Namespace{},
+		resourceTypes: map[string]ResourceType{},
+
+		dirty:  map[string]struct{}{},
+		broken: map[string]error{},
 	}
 }
 
@@ -72,6 +81,10 @@ func decodeEvent(e Event) decoded {
 		d.record, d.err = decodeGateway(p)
 	case preParent:
 		d.record, d.err = decodeParent(p)
+	case preNamespace:
+		d.record, d.err = decodeNamespace(p)
+	case preResourceType:
+		d.record, d.err = decodeResourceType(p)
 	case preDirty:
 		d.record = dirtyMark(strings.TrimPrefix(e.Key, preDirty))
 	case "meta/":
@@ -140,6 +153,10 @@ func (s *state) apply(d decoded) {
 		s.gateways[r.ID] = r
 	case Parent:
 		s.parents[parentID(r.Image, r.Store)] = r
+	case Namespace:
+		s.namespaces[escapeName(r.Name)] = r
+	case ResourceType:
+		s.resourceTypes[r.Name] = r
 	case dirtyMark:
 		s.dirty[string(r)] = struct{}{}
 	case restoredMark:
@@ -170,6 +187,11 @@ func (s *state) drop(key string) {
 		delete(s.gateways, id)
 	case preParent:
 		delete(s.parents, id)
+	case preNamespace:
+		delete(s.namespaces, id)
+	case preResourceType:
+		name, _ := url.PathUnescape(id) // what was put in was escaped
+		delete(s.resourceTypes, name)
 	case preDirty:
 		delete(s.dirty, id)
 	}

@@ -70,6 +70,7 @@ func Test(t *testing.T, open Open) {
 		"Attempts":     testAttempts,
 		"Copies":       testCopies,
 		"Requeue":      testRequeue,
+		"Namespaces":   testNamespaces,
 		"AbandonDead":  testAbandonDead,
 		"Parents":      testParents,
 		"ParentRace":   testParentRace,

@@ -62,7 +62,7 @@ func newApp(s streams) *cli.App {
 	}
 	p := &program{streams: s}
 	app.Commands = []*cli.Command{
-		p.imageCommand(), p.memberCommand(), p.taskCommand(),
+		p.imageCommand(), p.memberCommand(), p.taskCommand(), p.mdCommand(),
 		p.overlayCommand(), p.attachCommand(), p.attachmentCommand(), p.detachCommand(), p.captureCommand(),
 		p.infoCommand(), p.mapCommand(), p.compareCommand(), p.convertCommand(), p.checkCommand(),
 		p.benchCommand(), p.storeCommand(), p.cacheCommand(), p.nbdCommand(), p.doctorCommand(), p.migrateCommand(), p.completionCommand(),

@@ -18,8 +18,7 @@ func (p *program) imageCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			p.imageListCommand(), p.imageShowCommand(), p.imageCreateCommand(), p.imageSetCommand(), p.imageUnsetCommand(),
 			p.imageSaveCommand(), p.imageDeleteCommand(), p.imageActivateCommand(), p.imageDeactivateCommand(),
-			unbuilt("stage", "hold the bytes of an image for an import"),
-			unbuilt("import", "import the bytes of an image"),
+			p.imageStageCommand(), p.imageImportCommand(),
 			unbuilt("locations", "where the bytes of an image are"),
 			p.traceCommand(),
 		},

@@ -197,10 +197,14 @@ func (u *upload) chooseFormat(fields map[string]any) error {
 
 // upload sends the bytes and shows how far it is.
 func (p *program) upload(ctx context.Context, cl *client.Client, id string, up *upload) error {
-	g := p.track("uploading", up.size)
+	return p.sendBytes(ctx, id, up, "uploading", cl.Upload)
+}
+
+func (p *program) sendBytes(ctx context.Context, id string, up *upload, doing string, send func(context.Context, string, io.Reader, int64) error) error {
+	g := p.track(doing, up.size)
 	defer g.finish()
 	body := io.MultiReader(newHead(up.head), up.body)
-	return cl.Upload(ctx, id, io.TeeReader(body, g), up.size)
+	return send(ctx, id, io.TeeReader(body, g), up.size)
 }
 
 // uploadFailed takes the record away again, so that what is left of a mistake

@@ -13,7 +13,6 @@ func notBuilt() []*cli.Command {
 		unbuilt("cat", "print a file inside an image"),
 		unbuilt("cp", "copy files out of an image"),
 		unbuilt("diff", "compare the files of two images"),
-		unbuilt("md", "metadata definitions"),
 	}
 	return list
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/seed-478a8fee/platter/api"
+	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/platter"
 	"github.com/seed-478a8fee/platter/backends"
@@ -92,6 +93,7 @@ type gateway struct {
 	server *httptest.Server
 	cat    *catalog.Catalog
 	own    *platter.Server
+	imp    *importer.Importer
 	exp    *exports.Exports
 	end    context.CancelFunc
 	ended  chan struct{}
@@ -105,7 +107,7 @@ func startGateway(dir string) (*gateway, error) {
 		return nil, err
 	}
 	g.cat = cat
-	stores := map[string]backends.Store{"local": mem.New()}
+	stores := map[string]backends.Store{"local": mem.New(), "other": mem.New()}
 	in, err := ingest.New(ingest.Config{Catalog: cat, Stores: stores, DefaultStore: "local", GatewayID: "test"})
 	if err != nil {
 		return nil, err
@@ -137,7 +139,9 @@ func startGateway(dir string) (*gateway, error) {
 	}
 	mux := http.NewServeMux()
 	g.server = httptest.NewServer(mux)
-	image, err := api.New(api.Config{Catalog: cat, Data: in, Platter: g.own, Listen: g.server.Listener.Addr().String()})
+	g.imp = importer.New(importer.Config{Catalog: cat, Bytes: in, GatewayID: "test", Staging: mem.New()})
+	image, err := api.New(api.Config{Catalog: cat, Data: in, Platter: g.own, Importer: g.imp, DefaultStore: "local",
+		Stores: []api.Store{{ID: "local", Default: true}, {ID: "other"}}, Listen: g.server.Listener.Addr().String()})
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +155,7 @@ func (g *gateway) stop() {
 	<-g.ended
 	g.server.Close()
 	_ = g.nbd.Shutdown(context.Background())
+	g.imp.Close()
 	_ = g.exp.Close()
 	_ = g.cat.Close()
 }

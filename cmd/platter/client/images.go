@@ -125,10 +125,24 @@ func (c *Client) Act(ctx context.Context, id, action string) error {
 
 // Upload sends the bytes of an image, size of them or, if nobody knows, -1.
 func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int64) error {
+	return c.put(ctx, id, "/file", body, size)
+}
+
+// Stage sends the bytes of an image for a later import, as Upload does.
+func (c *Client) Stage(ctx context.Context, id string, body io.Reader, size int64) error {
+	return c.put(ctx, id, "/stage", body, size)
+}
+
+// Import begins an import, which goes on when this has returned.
+func (c *Client) Import(ctx context.Context, id string, request map[string]any) error {
+	return c.call(ctx, http.MethodPost, "/v2/images/"+id+"/import", nil, request, nil)
+}
+
+func (c *Client) put(ctx context.Context, id, what string, body io.Reader, size int64) error {
 	if size == 0 {
 		body = http.NoBody
 	}
-	resp, err := c.send(ctx, request{method: http.MethodPut, path: "/v2/images/" + id + "/file",
+	resp, err := c.send(ctx, request{method: http.MethodPut, path: "/v2/images/" + id + what,
 		body: body, size: size, contentType: "application/octet-stream"})
 	if err != nil {
 		return err
