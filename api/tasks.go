@@ -86,7 +86,7 @@ func (s *Server) listTasks(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) parseTaskQuery(values url.Values) (catalog.TaskQuery, error) {
 	q := catalog.TaskQuery{
 		Type: last(values, "type"), Status: catalog.TaskStatus(last(values, "status")),
-		SortKey: last(values, "sort_key"), Marker: last(values, "marker"),
+		Owner: last(values, "owner"), SortKey: last(values, "sort_key"), Marker: last(values, "marker"),
 	}
 	var err error
 	if q.Limit, err = parseLimit(values, s.cfg.Paging); err != nil {

@@ -59,6 +59,7 @@ type TaskQuery struct {
 	Type    string
 	Status  TaskStatus
 	ImageID string
+	Owner   string
 	SortKey string // created_at (default), updated_at, expires_at, id, type, status
 	Asc     bool   // default: descending
 	Marker  string // id of the last task seen

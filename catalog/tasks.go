@@ -132,7 +132,8 @@ func (v Viewer) sees(t Task) bool { return v.Admin || v.Project != "" && t.Owner
 
 func (q TaskQuery) matches(t Task) bool {
 	return q.Viewer.sees(t) && (q.Type == "" || t.Type == q.Type) &&
-		(q.Status == "" || t.Status == q.Status) && (q.ImageID == "" || t.ImageID == q.ImageID)
+		(q.Status == "" || t.Status == q.Status) && (q.ImageID == "" || t.ImageID == q.ImageID) &&
+		(q.Owner == "" || t.Owner == q.Owner)
 }
 
 func taskOrder(q TaskQuery) (func(a, b Task) int, error) {

@@ -246,7 +246,7 @@ func TestWeb(t *testing.T) {
 	if task := g.do(Web, true, "a"); task.Status != catalog.TaskFailure || !strings.Contains(task.Message, "does not answer") {
 		t.Errorf("the task is %+v", task)
 	}
-	g.check(r, catalog.StatusQueued, "", "")
+	g.check(r, catalog.StatusQueued, "", "a")
 	r.web.err = nil
 	if task := g.do(Web, true, "a", "full"); task.Status != catalog.TaskFailure {
 		t.Errorf("into a full store: %+v", task)

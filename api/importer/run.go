@@ -77,7 +77,7 @@ func (m *Importer) finish(ctx context.Context, j *job, cause error) {
 // fill brings the bytes into every store that lacks them.
 func (m *Importer) fill(ctx context.Context, j *job, p *progress) error {
 	var why error
-	for _, store := range j.stores {
+	for i, store := range j.stores {
 		img, err := m.held(ctx, j)
 		if err != nil {
 			return err
@@ -89,8 +89,9 @@ func (m *Importer) fill(ctx context.Context, j *job, p *progress) error {
 			err = m.cfg.Bytes.CopyTo(ctx, j.image, store, p.moved)
 		} else {
 			body, size, cannot := m.source(ctx, j)
-			if cannot != nil {
-				return cannot // no other store would get it either
+			if cannot != nil { // no other store would get it either
+				j.failed = append(j.failed, j.stores[i:]...)
+				return cannot
 			}
 			p.total.Store(max(size, 0))
 			err = m.cfg.Bytes.Fill(ctx, j.image, &counted{body, p}, size, store)

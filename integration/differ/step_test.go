@@ -25,7 +25,7 @@ import (
 // that they need unless one is there, as has POST.
 //
 // The method WAIT asks each side until the answer has a field with a value,
-// which the body says: status=active. PAGES asks for a list and for all the
+// which the body says, status=active, and no import is under way. PAGES asks for a list and for all the
 // pages after it.
 type step struct {
 	who, method, path string

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,7 +30,7 @@ const password = "a-password"
 type world struct {
 	sides  [2]*side // Glance, the gateway
 	tokens map[string]string
-	fixed  map[string]string // ids of projects: one, two, adm
+	fixed  map[string]string // ids of projects: one, two, adm; and a web server
 
 	statuses map[int]int // how often Glance has answered so
 }
@@ -74,6 +75,25 @@ func startCloud(t servers.TB) *cloud {
 	return c
 }
 
+// serve has every path on a web server but /missing, and returns its URL.
+func serve(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/missing" {
+			http.NotFound(w, r)
+			return
+		}
+		http.ServeContent(w, r, "image", time.Unix(0, 0), strings.NewReader(strings.Repeat("web ", 1000)))
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	return "http://" + l.Addr().String()
+}
+
 // newWorld starts the two. glance is lines of its section DEFAULT, ours is
 // NAME=value for the gateway's environment.
 func newWorld(t *testing.T, glance string, ours ...string) *world {
@@ -81,11 +101,15 @@ func newWorld(t *testing.T, glance string, ours ...string) *world {
 	c := shared(t)
 	k := c.keystone
 	w := &world{tokens: c.tokens, fixed: maps.Clone(c.projects), statuses: map[int]int{}}
+	w.fixed["web"] = serve(t)
+	_, port, _ := strings.Cut(strings.TrimPrefix(w.fixed["web"], "http://"), ":")
+	glance += "\n[import_filtering_opts]\nallowed_hosts = [127.0.0.1]\nallowed_ports = [" + port + "]\n"
 	g := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast", "slow"}, Web: true, More: glance})
 	p := gateway.Start(t, append([]string{"--mount", "off", "--auth", "keystone", "PLATTER_AUTH_AUTH_URL=" + k.URL, "PLATTER_AUTH_USERNAME=admin",
 		"PLATTER_AUTH_PASSWORD=" + k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_AUTH_CACHE_TIME=5m",
 		"PLATTER_DEFAULT_STORE=fast", "PLATTER_STORES_FAST_TYPE=file", "PLATTER_STORES_FAST_DIR=fast",
-		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true"}, ours...)...)
+		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true",
+		"PLATTER_IMPORT_ALLOWED_HOSTS=127.0.0.1", "PLATTER_IMPORT_ALLOWED_PORTS=" + port}, ours...)...)
 	w.sides = [2]*side{newSide("glance", g.URL), newSide("platter", p.URL)}
 	return w
 }
@@ -144,14 +168,14 @@ func (s *side) pages(w *world, st step, n names) answer {
 	return answer{err: fmt.Errorf("the list has no end")}
 }
 
-// wait asks until something is so, at most two minutes.
+// wait asks until something is so, at most a minute.
 func (s *side) wait(w *world, st step, n names) answer {
 	field, value, _ := strings.Cut(st.body, "=")
 	st.method, st.body = "GET", ""
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		a := s.ask(w, st, n)
 		switch {
-		case a.field(field) == value:
+		case a.field(field) == value && a.field("os_glance_import_task") == "":
 			return a
 		case a.err != nil || a.status != http.StatusOK || time.Now().After(end):
 			a.err = fmt.Errorf("%s never was %s but %d %s", field, value, a.status, a.body)

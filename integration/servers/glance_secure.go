@@ -18,7 +18,8 @@ type SecureGlanceConfig struct {
 	Stores []string
 	Web    bool
 
-	// More is further configuration: lines of the section DEFAULT.
+	// More is further configuration: lines of the section DEFAULT, and then
+	// perhaps further sections.
 	More string
 }
 

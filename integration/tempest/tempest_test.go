@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,25 +21,57 @@ import (
 	"time"
 
 	"github.com/seed-478a8fee/platter/integration/gateway"
+	"github.com/seed-478a8fee/platter/integration/proxy"
 	"github.com/seed-478a8fee/platter/integration/servers"
 )
 
 //go:embed run-tempest.py
 var runTempest []byte
 
-// TestTempest runs all that Tempest has for image services.
+// TestTempest runs all that Tempest has for image services, with two gateways.
 func TestTempest(t *testing.T) {
 	gateway.Need(t, "tempest", "/usr/bin/python3")
 	k := servers.StartKeystone(t)
-	g := gateway.Start(t, "--auth", "keystone", "PLATTER_AUTH_AUTH_URL="+k.URL, "PLATTER_AUTH_USERNAME=admin",
-		"PLATTER_AUTH_PASSWORD="+k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_DEFAULT_STORE=fast",
-		"PLATTER_STORES_FAST_TYPE=file", "PLATTER_STORES_FAST_DIR=fast", "PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow",
-		"PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true")
-	k.AddService(t, "image", "glance", g.URL)
+	image := serveImage(t)
+	env := append(stores(t), "--auth", "keystone", "--mount", "off", "--etcd", servers.StartEtcd(t, 1).Endpoints[0],
+		"PLATTER_AUTH_AUTH_URL="+k.URL, "PLATTER_AUTH_USERNAME=admin", "PLATTER_AUTH_PASSWORD="+k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin",
+		"PLATTER_IMPORT_ALLOWED_HOSTS=127.0.0.1,does-not.exist", "PLATTER_IMPORT_ALLOWED_PORTS=80,"+portOf(image))
+	for service, name := range map[string]string{"image": "glance", "image_remote": "glance_remote"} {
+		g := gateway.New(t, env...)
+		g.Wrap = []string{"env", "PLATTER_IMPORT_SELF_URL=" + g.URL}
+		g.Run(t)
+		k.AddService(t, service, name, g.URL)
+	}
 	k.Grant(t, "tempest", "a-password", "tempest", "member", "reader")
 
-	outcomes := run(t, configure(t, k, serveImage(t)))
-	judge(t, outcomes)
+	judge(t, run(t, configure(t, k, image)))
+}
+
+// stores are two buckets, which gateways share and which are cached, and the
+// web. Tempest has to see an image in the cache's queue before it is fetched,
+// so reading takes a while.
+func stores(t *testing.T) []string {
+	t.Helper()
+	v := servers.StartVersity(t, servers.VersityConfig{})
+	far := proxy.Start(t, v.S3.URL, proxy.Config{})
+	far.Add(proxy.Rule{Match: func(r *http.Request) bool { return r.Method == http.MethodGet && r.Header.Get("Range") != "" }}, proxy.Delay(time.Second))
+	env := []string{"PLATTER_DEFAULT_STORE=cold", "PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true"}
+	for _, name := range []string{"cold", "colder"} {
+		v.MakeBucket(t, name)
+		for _, kv := range gateway.S3Store(v.S3.At("http://"+far.Host()), name) {
+			env = append(env, strings.Replace(kv, "STORES_COLD_", "STORES_"+strings.ToUpper(name)+"_", 1))
+		}
+	}
+	return env
+}
+
+// portOf returns the port in a URL.
+func portOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Port()
 }
 
 // serveImage serves what Tempest imports from the web, and returns its URL.
@@ -101,6 +134,7 @@ http_image = %[5]s
 disk_formats = raw,ami,ari,aki,ploop
 container_formats = bare,ovf
 image_caching_enabled = true
+alternate_image_endpoint = image_remote
 build_interval = 1
 build_timeout = 60
 [image-feature-enabled]
