@@ -34,6 +34,10 @@ type Config struct {
 	Stores       map[string]backends.Store
 	DefaultStore string
 
+	// Shared are the stores that others keep objects in, too: what no record
+	// names is not freed there, and Adopt may take it.
+	Shared map[string]bool
+
 	// GatewayID is written into the record of each attempt. After a restart
 	// the attempts with this id are over.
 	GatewayID string

@@ -215,6 +215,9 @@ func (in *Ingest) orphans(ctx context.Context, name string, s backends.Store) (n
 		if err != nil {
 			return 0, 0, fmt.Errorf("ingest: store %s: list: %w", name, err)
 		}
+		if in.cfg.Shared[name] && !e.Partial {
+			continue // it may be somebody else's
+		}
 		if e.Modified.Before(limit) && !strings.HasPrefix(e.Key, ownedPrefix) {
 			old = append(old, e)
 		}

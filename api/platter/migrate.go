@@ -1,6 +1,7 @@
 package platter
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/seed-478a8fee/platter/api/ingest"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -96,6 +98,58 @@ func (s *Server) migrateImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	wire.Audit(ctx, s.log, "migrate", "image", img.ID)
 	return wire.WriteJSON(w, http.StatusCreated, migratedView{img.ID, img.Status})
+}
+
+// An Adopter takes objects that are in a store already.
+type Adopter interface {
+	// Adopt makes the object that has the name of an image its data, if it is
+	// what want says.
+	Adopt(ctx context.Context, id, store string, want catalog.Facts) error
+}
+
+// An adoptBody says where the data of an image is, and what it must be.
+type adoptBody struct {
+	Store     string `json:"store"`
+	Size      int64  `json:"size"`
+	Checksum  string `json:"checksum"`
+	HashAlgo  string `json:"os_hash_algo"`
+	HashValue string `json:"os_hash_value"`
+}
+
+// adoptImage makes an object that is in a store already the data of an image
+// that is being taken over. It answers when it has read all of it.
+func (s *Server) adoptImage(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	img, err := s.image(ctx, r.PathValue("image_id"))
+	if err != nil {
+		return err
+	}
+	if err := s.allowHidden(ctx, "platter:migrate_image", "get_image", s.target(ctx, &img)); err != nil {
+		return err
+	}
+	var b adoptBody
+	if err := s.readJSON(r, &b); err != nil {
+		return err
+	}
+	if b.Store == "" || b.Size < 0 {
+		return badRequest("store names where the object is, and size how many bytes it has.")
+	}
+	if img.Properties[catalog.PropertyMigrating] == "" {
+		return conflict("The image %s is not being taken over, or that is done already; it stays as it is.", img.ID)
+	}
+	if s.cfg.Adopter == nil {
+		return wire.Errorf(http.StatusNotImplemented, "This gateway adopts no objects.")
+	}
+	want := catalog.Facts{Size: b.Size, Checksum: b.Checksum, HashAlgo: b.HashAlgo, HashValue: b.HashValue}
+	err = s.cfg.Adopter.Adopt(ctx, img.ID, b.Store, want)
+	if errors.Is(err, ingest.ErrNotShared) || errors.Is(err, catalog.ErrMismatch) {
+		return conflict("The data of image %s cannot be adopted: %v.", img.ID, err)
+	}
+	if err != nil {
+		return err
+	}
+	wire.Audit(ctx, s.log, "adopt", "image", img.ID)
+	return wire.WriteJSON(w, http.StatusOK, migratedView{img.ID, catalog.StatusActive})
 }
 
 // A settleBody is how the image was in the other service.

@@ -2,6 +2,7 @@ package platter
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -58,6 +59,38 @@ func TestMigrate(t *testing.T) {
 	}
 }
 
+// TestAdopt: what is in a store is adopted for an image that is taken over,
+// and for no other.
+func TestAdopt(t *testing.T) {
+	d := newDesk(t)
+	got, _ := d.do("POST", "/images", migrated, 201)
+	id := got["id"].(string)
+	body := `{"store":"mem","size":4,"checksum":"8d777f385d3dfec8815d20f7496026dc"}`
+	d.do("POST", "/images/"+id+"/adopt", body, 501)
+	d.s.cfg.Adopter = d.f.in
+	d.do("POST", "/images/"+id+"/adopt", `{"size":4}`, 400)
+	d.do("POST", "/images/nothing/adopt", body, 404)
+	d.do("POST", "/images/"+d.img.ID+"/adopt", body, 409)
+	d.do("POST", "/images/"+id+"/adopt", `{"store":"elsewhere","size":4}`, 400)
+	d.do("POST", "/images/"+id+"/adopt", body, 409) // the store is not shared
+	adopted := &adopter{}
+	d.s.cfg.Adopter = adopted
+	got, _ = d.do("POST", "/images/"+id+"/adopt", body, 200)
+	if got["status"] != "active" || adopted.want.Size != 4 || adopted.store != "mem" {
+		t.Errorf("adopted %v, %+v", got, adopted)
+	}
+}
+
+type adopter struct {
+	store string
+	want  catalog.Facts
+}
+
+func (a *adopter) Adopt(_ context.Context, _, store string, want catalog.Facts) error {
+	a.store, a.want = store, want
+	return nil
+}
+
 func TestMigrateIsForAdministrators(t *testing.T) {
 	d := newDesk(t)
 	rules, err := policy.New(policy.Config{})
@@ -67,5 +100,6 @@ func TestMigrateIsForAdministrators(t *testing.T) {
 	d.s.cfg.Policy = rules
 	d.who = wire.Identity{ProjectID: "p1", Roles: []string{"member", "reader"}}
 	d.do("POST", "/images", migrated, 403)
+	d.do("POST", "/images/"+d.img.ID+"/adopt", `{"store":"mem","size":4}`, 403)
 	d.do("POST", "/images/"+d.img.ID+"/settle", `{"status":"active","updated_at":"2020-01-02T03:04:05Z"}`, 403)
 }

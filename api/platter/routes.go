@@ -35,6 +35,7 @@ func (s *Server) routes() []wire.Route {
 
 		{Method: "POST", Pattern: "/captures", Handle: s.captureInstance, Rule: "platter:capture_instance"},
 		{Method: "POST", Pattern: "/images", Handle: s.migrateImage, Rule: "platter:migrate_image"},
+		{Method: "POST", Pattern: "/images/{image_id}/adopt", Handle: s.adoptImage, Rule: "platter:migrate_image"},
 		{Method: "POST", Pattern: "/images/{image_id}/settle", Handle: s.settleImage, Rule: "platter:migrate_image"},
 		{Method: "GET", Pattern: "/images/{image_id}/map", Handle: s.mapImage, Rule: "download_image"},
 		{Method: "GET", Pattern: "/images/{image_id}/export", Handle: s.exportImage, Rule: "download_image"},

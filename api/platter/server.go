@@ -137,6 +137,7 @@ type Config struct {
 	Attachments Attachments
 	Disks       Disks
 
+	Adopter  Adopter  // nil: nothing is adopted
 	Reshaper Reshaper // nil: overlays stay as they were made
 	Places   Places   // nil: nothing is known of stores and caches
 	Conns    Conns    // nil: nothing is known of connections

@@ -152,7 +152,7 @@ func ownRules() []Rule {
 		{Name: "platter:capture_overlay", Check: ownMember, About: "make an image of an overlay (with add_image and upload_image)", Calls: []string{"POST " + v1 + "/overlays/{id}/capture"}},
 
 		{Name: "platter:capture_instance", Check: admin, About: "drive a hypervisor to capture an instance", Calls: []string{"POST " + v1 + "/captures"}},
-		{Name: "platter:migrate_image", Check: admin, About: "take over an image of another service, with its id and its times", Calls: []string{"POST " + v1 + "/images", "POST " + v1 + "/images/{id}/settle"}},
+		{Name: "platter:migrate_image", Check: admin, About: "take over an image of another service, with its id and its times", Calls: []string{"POST " + v1 + "/images", "POST " + v1 + "/images/{id}/adopt", "POST " + v1 + "/images/{id}/settle"}},
 		{Name: "platter:get_stores", Check: admin, About: "see the stores and how they are", Calls: []string{"GET " + v1 + "/stores"}},
 		{Name: "platter:get_cache", Check: admin, About: "see the cache of this gateway", Calls: []string{"GET " + v1 + "/cache"}},
 		{Name: "platter:modify_cache", Check: admin, About: "drop what is cached or learned of an image", Calls: []string{"DELETE " + v1 + "/cache/images/{id}", "DELETE " + v1 + "/images/{id}/trace"}},

@@ -25,13 +25,19 @@ run again, also to fetch what was new meanwhile. One that is half here begins
 its bytes anew. Images whose data is on its way
 or gone are skipped.
 
+With --adopt no byte is copied. The gateway needs the Glance's own place as a
+store: a folder of its file store (with shared = true), or its pool, bucket or
+container. Each object is read once and compared. From then on it belongs to the
+image here: stop the Glance before anything is deleted on either side.
+
 The Glance is --from, with --from-token or $PLATTER_FROM_TOKEN; without either,
 the same login as for the gateway is used. At the end each image is compared
 once more; what differs is listed, and the exit code is 1.
 
 Examples:
    platter migrate --from https://glance.example.org:9292 --dry-run
-   platter migrate --from https://glance.example.org:9292 --parallel 8`
+   platter migrate --from https://glance.example.org:9292 --parallel 8
+   platter migrate --from https://glance.example.org:9292 --adopt old`
 
 func (p *program) migrateCommand() *cli.Command {
 	return &cli.Command{
@@ -43,6 +49,7 @@ func (p *program) migrateCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "the Glance's `URL`"},
 			&cli.StringFlag{Name: "from-token", Usage: "a `TOKEN` for it (default: $PLATTER_FROM_TOKEN, or from Keystone)"},
 			&cli.IntFlag{Name: "parallel", Value: 4, Usage: "`NUMBER` of images that are copied at once"},
+			&cli.StringFlag{Name: "adopt", Usage: "copy nothing: this `STORE` of the gateway has the bytes, where the Glance put them"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be done, and do nothing"},
 		}, formatFlags()...),
 		Action: p.migrate,
@@ -71,7 +78,7 @@ func (p *program) migrate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	m := &mover{from: from, to: to, dry: c.Bool("dry-run")}
+	m := &mover{from: from, to: to, dry: c.Bool("dry-run"), store: c.String("adopt")}
 	var total int64
 	for _, img := range list {
 		total += img.Int("size")
@@ -140,6 +147,7 @@ type moved struct {
 // The results of a move.
 const (
 	movedCopied  = "copied"
+	movedAdopted = "adopted"
 	movedHere    = "already here"
 	movedRecord  = "record only"
 	movedWould   = "would be copied"
@@ -151,6 +159,7 @@ const (
 type mover struct {
 	from, to *client.Client
 	dry      bool
+	store    string // that has the bytes; "": they are copied
 	progress *progress
 }
 

@@ -68,7 +68,12 @@ func (m *mover) move(ctx context.Context, img, here client.Record, missing bool)
 			return failed(err)
 		}
 	}
-	if here.Text("status") == "queued" || here.Text("status") == "saving" {
+	if m.store != "" && here.Text("status") == "queued" && img.Text("status") != "queued" {
+		result = movedAdopted
+		if err := m.adopt(ctx, img); err != nil {
+			return failed(err)
+		}
+	} else if here.Text("status") == "queued" || here.Text("status") == "saving" {
 		if err := m.bytes(ctx, img); err != nil {
 			return failed(err)
 		}
@@ -89,6 +94,21 @@ func (m *mover) move(ctx context.Context, img, here client.Record, missing bool)
 	}
 	differ, err := m.compare(ctx, img)
 	return moved{result: result, differ: differ, err: err}
+}
+
+// adopt makes what is in the gateway's store the data of an image.
+func (m *mover) adopt(ctx context.Context, img client.Record) error {
+	fields := map[string]any{"store": m.store}
+	for _, key := range []string{"size", "checksum", "os_hash_algo", "os_hash_value"} {
+		if img[key] != nil {
+			fields[key] = img[key]
+		}
+	}
+	_, err := m.to.AdoptImage(ctx, img.ID(), fields)
+	if err == nil {
+		m.progress.add(img.Int("size"))
+	}
+	return err
 }
 
 // members returns the members of an image as SettleImage needs them.

@@ -116,7 +116,7 @@ func (g *gateway) openBytes(ctx context.Context) error {
 	stores := g.places.all()
 	var err error
 	g.ingest, err = ingest.New(ingest.Config{
-		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, GatewayID: g.dir.gateway,
+		Catalog: g.catalog, Stores: stores, DefaultStore: g.cfg.DefaultStore, Shared: g.places.shared(), GatewayID: g.dir.gateway,
 		SizeCap: int64(g.cfg.Limits.ImageSize), RequireFormatMatch: g.cfg.Images.RequireFormatMatch, Strict: g.cfg.Images.Strict,
 		HashAlgo: g.cfg.Images.HashAlgorithm, Grace: time.Duration(g.cfg.Limits.OrphanGrace), OrphanEvery: time.Duration(g.cfg.Limits.OrphanGrace),
 		Read: func(ctx context.Context, img catalog.Image, l catalog.Location) (block.ReadCloser, error) {
@@ -301,7 +301,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		return nil, err
 	}
 	g.own, err = platter.New(platter.Config{Catalog: g.catalog, Overlays: g.exports, Attachments: g.exports, Disks: g.exports,
-		Reshaper: g.exports, Places: g.places, Conns: exports.Conns{Server: g.nbd}, Policy: g.policy, Protect: g.policy.protect, Logger: g.log})
+		Reshaper: g.exports, Places: g.places, Adopter: g.ingest, Conns: exports.Conns{Server: g.nbd}, Policy: g.policy, Protect: g.policy.protect, Logger: g.log})
 	if err != nil {
 		return nil, err
 	}

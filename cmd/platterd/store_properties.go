@@ -15,3 +15,12 @@ func storeProperties(s config.Store) map[string]any {
 	}
 	return map[string]any{}
 }
+
+// shared names the stores in which others may keep objects, too.
+func (ps *places) shared() map[string]bool {
+	out := map[string]bool{}
+	for _, p := range ps.stores {
+		out[p.name] = p.cfg.Shared || p.cfg.Far()
+	}
+	return out
+}

@@ -258,3 +258,69 @@ func rot(t *testing.T, dir, id string) {
 		t.Fatal(err)
 	}
 }
+
+// TestAdopt takes the images of a Glance over without a copy: the gateway has
+// the Glance's folder as a store. What it does not adopt it leaves alone.
+func TestAdopt(t *testing.T) {
+	gateway.Need(t, "qemu-img")
+	k := servers.StartKeystone(t)
+	glance := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast"}})
+	from := side{glance.URL, k.Token(t, "admin", k.AdminPassword, "admin")}
+	dir := filepath.Join(filepath.Dir(glance.Process.LogFile()), "fast")
+	var ids []string
+	list := kinds(t)
+	for _, kind := range list {
+		ids = append(ids, from.make(t, kind))
+	}
+	later := from.make(t, kind{record: `{"name":"later","disk_format":"raw","container_format":"bare"}`, data: noise(5000)})
+	rot(t, filepath.Dir(dir), later)
+	g := gateway.Start(t, "--mount", "off", "--nbd-listen", "off", "PLATTER_STORES_LOCAL_TYPE=file", "PLATTER_STORES_LOCAL_DIR=images",
+		"PLATTER_DEFAULT_STORE=local", "PLATTER_STORES_OLD_TYPE=file", "PLATTER_STORES_OLD_DIR="+dir, "PLATTER_STORES_OLD_SHARED=true",
+		"PLATTER_LIMITS_ORPHAN_GRACE=1s")
+	to := side{url: g.URL}
+	old := time.Now().Add(-48 * time.Hour)
+	for _, id := range append(ids, later) {
+		os.Chtimes(filepath.Join(dir, id), old, old) // those that are queued have no file
+	}
+	cmd := exec.Command(gateway.Binary(t, "platter"), append([]string{"--url", g.URL, "migrate", "--from", from.url, "--adopt", "old"}, ids...)...)
+	cmd.Env = append(os.Environ(), "PLATTER_FROM_TOKEN="+from.token)
+	out, err := cmd.CombinedOutput()
+	if n := strings.Count(string(out), "adopted"); err != nil || n != len(list)-2 {
+		t.Fatalf("%d adopted, %v\n%s", n, err, out)
+	}
+	for i, id := range ids {
+		if got, want := to.record(t, id), from.record(t, id); got != want {
+			t.Errorf("image %d %s is\n%s\nand was\n%s", i, id, got, want)
+		}
+		if data := list[i].data; data != nil && !bytes.Equal(to.ask(t, "GET", "/v2/images/"+id+"/file", "", nil, 200), data) {
+			t.Errorf("image %d %s has other bytes", i, id)
+		}
+	}
+	if entries, err := os.ReadDir(filepath.Join(g.Dir, "images")); err != nil || len(entries) > 1 { // +partial
+		t.Errorf("bytes were copied: %v, %v", entries, err)
+	}
+	cmd = exec.Command(gateway.Binary(t, "platter"), "--url", g.URL, "migrate", "--from", from.url, "--adopt", "old", later)
+	cmd.Env = append(os.Environ(), "PLATTER_FROM_TOKEN="+from.token)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "checksums are not those") {
+		t.Errorf("a rotten image was adopted: %v\n%s", err, out)
+	}
+	// Two rounds of the sweeper pass, as two orphans of our own show.
+	for range 2 {
+		orphan := filepath.Join(g.Dir, "images", "orphan")
+		if err := os.WriteFile(orphan, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		os.Chtimes(orphan, old, old)
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			if _, err := os.Stat(orphan); os.IsNotExist(err) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing is swept")
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, later)); err != nil {
+		t.Errorf("a file of the Glance that was not adopted: %v", err)
+	}
+}

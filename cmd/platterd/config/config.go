@@ -238,7 +238,8 @@ type Store struct {
 	Bandwidth Size     `toml:"bandwidth"` // bytes a second, each way; default: no limit
 	Timeout   Duration `toml:"timeout"`   // how long a read is tried again; default 30s
 
-	Dir string `toml:"dir"` // file: folder, relative to the data directory
+	Dir    string `toml:"dir"`    // file: folder, relative to the data directory
+	Shared bool   `toml:"shared"` // file: others keep files there, too; none is freed that was not an image's here, and platter migrate --adopt may take them
 
 	Pool    string `toml:"pool"`    // rbd
 	Conf    string `toml:"conf"`    // rbd: default /etc/ceph/ceph.conf

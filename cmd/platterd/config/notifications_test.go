@@ -48,3 +48,16 @@ func TestNotifications(t *testing.T) {
 		}
 	}
 }
+
+// TestShared: only of files it must be said that others have some there, too.
+func TestShared(t *testing.T) {
+	const file = "[stores.old]\ntype = \"file\"\ndir = \"/var/lib/glance/images\"\nshared = true\n"
+	c, err := Load(Sources{File: write(t, "file", file)})
+	if err != nil || !c.Stores["old"].Shared {
+		t.Errorf("%v", err)
+	}
+	_, err = Load(Sources{File: write(t, "far", strings.Replace(file, "\"file\"", "\"http\"", 1))})
+	if err == nil || !strings.Contains(err.Error(), "others are always shared") {
+		t.Errorf("%v", err)
+	}
+}

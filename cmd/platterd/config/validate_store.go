@@ -52,6 +52,9 @@ func (l *loader) validateStore(path string, s Store) {
 	if s.Type == "swift" && (s.AuthVersion < 1 || s.AuthVersion > 3) {
 		l.wrong(path+".auth_version", "%d is none of 1, 2, 3", s.AuthVersion)
 	}
+	if s.Shared && s.Type != "file" {
+		l.wrong(path+".shared", "it is for stores of type file; others are always shared")
+	}
 	l.validateOverlays(path, s)
 }
 
