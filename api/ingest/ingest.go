@@ -83,6 +83,7 @@ type Ingest struct {
 	cfg  Config
 	log  *slog.Logger
 	kick chan struct{} // there is something to delete
+	bufs chunks        // of the uploads
 
 	mu   sync.Mutex
 	live map[string]bool // uploads of this process, by id

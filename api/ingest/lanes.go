@@ -11,7 +11,43 @@ import (
 const (
 	chunkSize    = 256 << 10 // large enough that handing over a chunk costs nothing beside hashing it
 	bufferChunks = 32        // 8 MiB in flight: a lane may lag that far behind the others
+	sureChunks   = 4         // of these every stream may have so many
+	spareChunks  = 384       // 96 MiB that all streams share for the rest: many at a time lag less
 )
+
+// chunks is where streams have their chunks from. What is sure for each of
+// them is always given; what they would like besides while there is any left.
+type chunks struct {
+	pool  sync.Pool    // of *chunk with chunkSize bytes
+	spare atomic.Int64 // in use by all streams
+}
+
+// more asks for one chunk besides those that are sure.
+func (c *chunks) more() bool {
+	if c.spare.Add(1) <= spareChunks {
+		return true
+	}
+	c.spare.Add(-1)
+	return false
+}
+
+// get returns a chunk of size bytes.
+func (c *chunks) get(size int) *chunk {
+	if size == chunkSize {
+		if k, ok := c.pool.Get().(*chunk); ok {
+			return k
+		}
+	}
+	return &chunk{buf: make([]byte, size)}
+}
+
+// put takes chunks back that nobody uses any more.
+func (c *chunks) put(k *chunk) {
+	if cap(k.buf) == chunkSize {
+		k.buf = k.buf[:chunkSize]
+		c.pool.Put(k)
+	}
+}
 
 // A chunk is a piece of the stream, shared by all lanes and free again when
 // the last one is done with it.
@@ -31,16 +67,17 @@ type lane struct {
 
 // A stream copies one body to several lanes.
 type stream struct {
+	from   *chunks
 	lanes  []*lane
 	free   chan *chunk
-	made   int
+	made   int // chunks
 	size   int // of a chunk
 	failed atomic.Pointer[lane]
 }
 
 // newStream makes a stream for a body of size bytes, or -1.
-func newStream(size int64, lanes ...*lane) *stream {
-	s := &stream{lanes: lanes, free: make(chan *chunk, bufferChunks), size: chunkSize}
+func newStream(from *chunks, size int64, lanes ...*lane) *stream {
+	s := &stream{from: from, lanes: lanes, free: make(chan *chunk, bufferChunks), size: chunkSize}
 	if size >= 0 && size < chunkSize {
 		s.size = int(size) + 1 // one more, to notice a body that is longer
 	}
@@ -63,6 +100,7 @@ func (s *stream) copy(ctx context.Context, body io.Reader, check func([]byte) er
 		close(l.in)
 	}
 	wg.Wait()
+	s.giveBack()
 	if l := s.failed.Load(); l != nil && err == nil {
 		err = fmt.Errorf("%s: %w", l.name, l.err)
 	}
@@ -114,18 +152,34 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// take returns a chunk to fill. It waits once bufferChunks are in flight.
+// take returns a chunk to fill. It waits once bufferChunks are in flight, or
+// fewer where other streams have the rest.
 func (s *stream) take() *chunk {
-	if s.made < bufferChunks {
-		select {
-		case c := <-s.free:
-			return c
-		default:
-			s.made++
-			return &chunk{buf: make([]byte, s.size)}
-		}
+	select {
+	case c := <-s.free:
+		return c
+	default:
+	}
+	if s.made < sureChunks || s.made < bufferChunks && s.from.more() {
+		s.made++
+		return s.from.get(s.size)
 	}
 	return <-s.free
+}
+
+// giveBack lets others have the chunks, once the lanes have ended.
+func (s *stream) giveBack() {
+	for {
+		select {
+		case c := <-s.free:
+			s.from.put(c)
+			continue
+		default:
+		}
+		break
+	}
+	s.from.spare.Add(-int64(max(s.made-sureChunks, 0)))
+	s.made = 0
 }
 
 // send hands c to every lane. A lane's queue holds as many chunks as exist,

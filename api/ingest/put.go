@@ -234,7 +234,7 @@ func (s storeSink) Write(p []byte) (int, error) {
 
 // receive copies body to the store and the hashes.
 func (u *upload) receive(ctx context.Context, w io.Writer, body io.Reader) (int64, format.Verdict, error) {
-	lanes := newStream(u.announced,
+	lanes := newStream(&u.in.bufs, u.announced,
 		&lane{name: "md5", sink: u.checksum},
 		&lane{name: u.in.cfg.HashAlgo, sink: u.strong},
 		&lane{name: "keep the bytes", sink: storeSink{w, u.rec.Store}},

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/seed-478a8fee/platter/backends/format/qcow2"
@@ -79,8 +80,13 @@ func (e *evidence) collect(p []byte, off int64) {
 func (e *evidence) take(p []byte) {
 	e.collect(p, e.total)
 	e.total += int64(len(p))
-	if room := headMax - len(e.head); room > 0 {
-		e.head = append(e.head, p[:min(room, len(p))]...)
+	if n := min(headMax-len(e.head), len(p)); n > 0 {
+		if len(e.head)+n > pieceMax && cap(e.head) < headMax {
+			// Most uploads are that long. To grow bit by bit would take four
+			// times as much, which tells where there are many at a time.
+			e.head = slices.Grow(e.head, headMax-len(e.head))
+		}
+		e.head = append(e.head, p[:n]...)
 	}
 	if len(p) >= tailMax {
 		e.tail = append(e.tail[:0], p[len(p)-tailMax:]...)
