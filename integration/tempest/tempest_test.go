@@ -41,6 +41,9 @@ func TestTempest(t *testing.T) {
 		g.Wrap = []string{"env", "PLATTER_IMPORT_SELF_URL=" + g.URL}
 		g.Run(t)
 		k.AddService(t, service, name, g.URL)
+		if service == "image" {
+			g.Command(t, gateway.Binary(t, "platter"), "--token", k.Token(t, "admin", k.AdminPassword, "admin"), "md", "import", "/usr/share/glance-common/metadefs")
+		}
 	}
 	k.Grant(t, "tempest", "a-password", "tempest", "member", "reader")
 

@@ -5,16 +5,10 @@ package tempest
 // waiting are the tests, and whole classes of them, that may fail, and what
 // they wait for. One that passes has to be taken out.
 var waiting = map[string]string{
-	"admin.test_images_metadefs_namespace_objects.MetadataNamespaceObjectsTest":                 "metadefs",
-	"admin.test_images_metadefs_namespace_properties.MetadataNamespacePropertiesTest":           "metadefs",
-	"admin.test_images_metadefs_namespace_tags.MetadataNamespaceTagsTest":                       "metadefs",
-	"admin.test_images_metadefs_namespaces.MetadataNamespacesTest":                              "metadefs",
-	"admin.test_images_metadefs_resource_types.MetadataResourceTypesTest":                       "metadefs",
 	"test_images.ImportImagesTest.test_image_glance_download_import_bad_endpoint":               "glance-download",
 	"test_images.ImportImagesTest.test_image_glance_download_import_bad_missing_image":          "glance-download",
 	"test_images.ImportImagesTest.test_image_glance_download_import_bad_uuid":                   "glance-download",
 	"test_images.ImportImagesTest.test_image_glance_download_import_success":                    "glance-download",
 	"test_images.ImageLocationsTest":                                                            "locations",
 	"test_images_negative.ImportImagesNegativeTest.test_image_web_download_import_with_bad_url": "a host without an address is refused at once, as by Glance since OSSN-0105",
-	"test_images_metadefs_schema.MetadataSchemaTest":                                            "metadefs",
 }
