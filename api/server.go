@@ -142,7 +142,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("api: schemas: %w", err)
 	}
 	definitions, err := metadefs.New(metadefs.Config{
-		Catalog: cfg.Catalog, Policy: cfg.Policy, BaseURL: s.baseURL, Default: cfg.Paging.Default, Max: cfg.Paging.Max, Logger: cfg.Logger,
+		Catalog: cfg.Catalog, Policy: cfg.Policy, BaseURL: s.baseURL, Default: cfg.Paging.Default, Max: cfg.Paging.Max, Notify: cfg.Notify, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)

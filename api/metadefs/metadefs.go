@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/seed-478a8fee/platter/api/notify"
 	"github.com/seed-478a8fee/platter/api/wire"
 	"github.com/seed-478a8fee/platter/catalog"
 )
@@ -27,6 +28,8 @@ type Config struct {
 	Catalog *catalog.Catalog
 	Policy  wire.Policy
 	BaseURL func(r *http.Request) string // begins links to this server
+
+	Notify *notify.Notifier // nil: nobody is told of changes
 
 	Default int          // namespaces on a page; 0 is 25
 	Max     int          // at most; 0 is 1000
@@ -157,7 +160,11 @@ func (s *Server) lookup(r *http.Request, rules ...string) (catalog.Namespace, er
 // audit.
 func (s *Server) change(r *http.Request, action, what, id string, f func(*catalog.Namespace) error) (catalog.Namespace, error) {
 	ctx, name := r.Context(), r.PathValue("namespace")
-	n, err := s.cfg.Catalog.UpdateNamespace(ctx, name, f)
+	var before catalog.Namespace
+	n, err := s.cfg.Catalog.UpdateNamespace(ctx, name, func(n *catalog.Namespace) error {
+		before = n.Clone()
+		return f(n)
+	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return n, noNamespace(name) // deleted since
@@ -169,6 +176,7 @@ func (s *Server) change(r *http.Request, action, what, id string, f func(*catalo
 		return n, err
 	}
 	wire.Audit(ctx, s.cfg.Logger, action, what, id)
+	s.cfg.Notify.Definitions(ctx, action, &before, &n)
 	return n, nil
 }
 

@@ -237,6 +237,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	wire.Audit(ctx, s.cfg.Logger, "metadef_namespace.create", "namespace", n.Name)
+	s.cfg.Notify.Definitions(ctx, "metadef_namespace.create", nil, &n)
 	w.Header().Set("Location", s.cfg.BaseURL(r)+root+"/"+url.PathEscape(n.Name))
 	view := viewNamespace(&n)
 	for _, key := range []string{"resource_type_associations", "objects", "properties", "tags"} {
@@ -345,6 +346,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	wire.Audit(ctx, s.cfg.Logger, "metadef_namespace.delete", "namespace", n.Name)
+	s.cfg.Notify.Definitions(ctx, "metadef_namespace.delete", &n, nil)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -181,6 +181,48 @@ func (s side) talk(t *testing.T) string {
 	return img.ID
 }
 
+// define makes, changes and deletes metadata definitions.
+func (s side) define(t *testing.T) {
+	t.Helper()
+	const js, path = "application/json", "/v2/metadefs/namespaces"
+	s.call(t, "POST", path, js, `{"namespace":"N","display_name":"d","visibility":"public","resource_type_associations":[{"name":"OS::Glance::Image","prefix":"p_"}],
+		"properties":{"p1":{"title":"t","type":"integer","minimum":1}},"objects":[{"name":"o1","required":["q"],"properties":{"q":{"title":"t","type":"string"}}}],"tags":[{"name":"t1"}]}`, 201)
+	s.call(t, "PUT", path+"/N", js, `{"namespace":"M","description":"later"}`, 200)
+	s.call(t, "POST", path+"/M/properties", js, `{"name":"p2","title":"t","type":"string","enum":["a"]}`, 201)
+	s.call(t, "PUT", path+"/M/properties/p2", js, `{"name":"p3","title":"u","type":"string"}`, 200)
+	s.call(t, "DELETE", path+"/M/properties/p3", "", "", 204)
+	s.call(t, "POST", path+"/M/objects", js, `{"name":"o2","description":"d"}`, 201)
+	s.call(t, "PUT", path+"/M/objects/o2", js, `{"name":"o3"}`, 200)
+	s.call(t, "DELETE", path+"/M/objects/o3", "", "", 204)
+	s.call(t, "POST", path+"/M/tags/t2", "", "", 201)
+	s.call(t, "PUT", path+"/M/tags/t2", js, `{"name":"t3"}`, 200)
+	s.call(t, "DELETE", path+"/M/tags/t3", "", "", 204)
+	s.call(t, "POST", path+"/M/tags", js, `{"tags":[{"name":"t4"},{"name":"t5"}]}`, 201)
+	s.call(t, "POST", path+"/M/resource_types", js, `{"name":"OS::Nova::Flavor"}`, 201)
+	s.call(t, "DELETE", path+"/M/resource_types/OS::Nova::Flavor", "", "", 204)
+	for _, part := range []string{"objects", "properties", "tags"} {
+		s.call(t, "DELETE", path+"/M/"+part, "", "", 204)
+	}
+	s.call(t, "DELETE", path+"/M", "", "", 204)
+}
+
+// defined returns what one publisher has told of definitions, once they are
+// gone.
+func defined(t *testing.T, l *listener, publisher string) []string {
+	t.Helper()
+	list := l.wait(t, func(list []event) bool {
+		return slices.ContainsFunc(list, func(e event) bool { return e.Publisher == publisher && e.Type == "metadef_namespace.delete" })
+	})
+	var out []string
+	for _, e := range list {
+		if e.Publisher == publisher && strings.HasPrefix(e.Type, "metadef_") {
+			out = append(out, shape(e))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // told returns what one publisher has told of an image, once that is gone.
 func told(t *testing.T, l *listener, publisher, id string) []event {
 	t.Helper()
@@ -251,6 +293,18 @@ func TestGlance(t *testing.T) {
 	if !slices.Equal(order(ours), order(theirs)) {
 		t.Errorf("the order is %v, and Glance's is %v", order(ours), order(theirs))
 	}
+	for _, publisher := range []string{"image.glance", "image.gateway"} {
+		if publisher == "image.glance" {
+			side{g.URL, k.Token(t, "admin", k.AdminPassword, "admin")}.define(t)
+		} else {
+			side{p.URL, ""}.define(t)
+		}
+	}
+	want, got = defined(t, l, "image.glance"), defined(t, l, "image.gateway")
+	if !slices.Equal(got, want) {
+		t.Errorf("Glance tells\n%s\nand the gateway\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+	t.Logf("%d events of definitions", len(got))
 	for _, e := range ours {
 		if e.Context["request_id"] == nil || len(e.Timestamp) != len("2006-01-02 15:04:05.000000") {
 			t.Errorf("%s: context %v, timestamp %q", e.Type, e.Context, e.Timestamp)
