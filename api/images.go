@@ -29,7 +29,7 @@ func noImage(id string) error {
 // writeImage answers with one image.
 func (s *Server) writeImage(ctx context.Context, w http.ResponseWriter, status int, img catalog.Image) error {
 	var e encoder
-	s.appendImage(&e, s.shown(ctx, img))
+	s.appendImage(&e, s.shown(ctx, img), s.showsLocations(ctx, &img))
 	return writeRaw(w, status, e.b)
 }
 
@@ -99,7 +99,7 @@ func (s *Server) page(ctx context.Context, values url.Values, list []catalog.Ima
 		if e.comma {
 			e.b = append(e.b, ',')
 		}
-		s.appendImage(&e, s.shown(ctx, list[i]))
+		s.appendImage(&e, s.shown(ctx, list[i]), s.showsLocations(ctx, &list[i]))
 	}
 	e.close(']')
 	values.Del("marker")

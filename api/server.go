@@ -65,6 +65,13 @@ type Config struct {
 	// their store knows; nil: nothing hinders.
 	Deletable func(ctx context.Context, img catalog.Image) error
 
+	// Locator has the URLs of locations, which clients see by the two flags,
+	// and may change by the second. nil: nobody sees any.
+	Locator       Locator
+	ShowDirectURL bool
+	ShowLocations bool
+	MaxLocations  int // of one image; 0 is 10
+
 	Importer *importer.Importer // nil: no method of import is enabled
 	Notify   *notify.Notifier   // tells of what the catalog does not see; nil: nobody is told
 	Cache    ImageCache         // of whole images; nil: there is none
@@ -158,6 +165,9 @@ func (cfg *Config) setDefaults() {
 		if *n == 0 {
 			*n = 128
 		}
+	}
+	if cfg.MaxLocations == 0 {
+		cfg.MaxLocations = maxLocations
 	}
 	if cfg.Paging.Default == 0 {
 		cfg.Paging.Default = 25

@@ -32,7 +32,8 @@ func (s *Server) updateImage(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	} else {
-		if img, err = s.change(ctx, img.ID, func(img *catalog.Image) error { return s.apply(ctx, img, changes) }); err != nil {
+		known := s.seek(ctx, &img, changes)
+		if img, err = s.change(ctx, img.ID, func(img *catalog.Image) error { return s.apply(ctx, img, changes, known) }); err != nil {
 			return err
 		}
 		wire.Audit(ctx, s.cfg.Logger, "image.update", "image", img.ID)
@@ -50,21 +51,24 @@ func (s *Server) change(ctx context.Context, id string, f func(*catalog.Image) e
 }
 
 // apply makes all changes, or returns an error.
-func (s *Server) apply(ctx context.Context, img *catalog.Image, changes []change) error {
+func (s *Server) apply(ctx context.Context, img *catalog.Image, changes []change, known finding) error {
 	before := img.Clone()
 	for _, ch := range changes {
-		if err := s.applyOne(ctx, img, ch); err != nil {
+		if err := s.applyOne(ctx, img, ch, known); err != nil {
 			return err
 		}
 	}
 	return s.checkQuotas(*img, before)
 }
 
-func (s *Server) applyOne(ctx context.Context, img *catalog.Image, ch change) error {
+func (s *Server) applyOne(ctx context.Context, img *catalog.Image, ch change, known finding) error {
 	key := ch.path[0]
 	switch {
 	case key == "locations":
-		return wire.Errorf(http.StatusForbidden, "Locations are set by the service; clients may not change them.")
+		if err := s.allowImage(ctx, "modify_image", img); err != nil {
+			return err
+		}
+		return s.changeLocations(ctx, img, ch, known)
 	case key == "stores":
 		return wire.Errorf(http.StatusConflict, "Property stores does not exist.")
 	case key == "owner" && !wire.IdentityFrom(ctx).Admin:

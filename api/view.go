@@ -95,7 +95,7 @@ func isHidden(key string) bool {
 }
 
 // appendImage writes an image as clients see it.
-func (s *Server) appendImage(e *encoder, img catalog.Image) {
+func (s *Server) appendImage(e *encoder, img catalog.Image, locations bool) {
 	e.open('{')
 	for k, v := range img.Properties {
 		if !isHidden(k) {
@@ -129,7 +129,9 @@ func (s *Server) appendImage(e *encoder, img catalog.Image) {
 	e.text("self", imageURL(img.ID))
 	e.text("file", imageURL(img.ID)+"/file")
 	e.text("schema", "/v2/schemas/image")
-	if stores := storesOf(img); s.manyStores() && len(stores) > 0 {
+	stores := storesOf(img)
+	s.appendLocations(e, &img, locations)
+	if s.manyStores() && len(stores) > 0 {
 		e.text("stores", strings.Join(stores, ","))
 	}
 	e.close('}')
@@ -151,6 +153,6 @@ func storesOf(img catalog.Image) []string {
 // Record returns an image as GET shows it: what image.json holds.
 func (s *Server) Record(img catalog.Image) []byte {
 	var e encoder
-	s.appendImage(&e, img)
+	s.appendImage(&e, img, true)
 	return e.b
 }

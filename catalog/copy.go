@@ -142,9 +142,8 @@ func (c *Catalog) RemoveLocation(ctx context.Context, id, store string) (Image, 
 		if err != nil {
 			return Txn{}, err
 		}
-		gone := img.Locations[at]
 		img.Locations = slices.Delete(img.Locations, at, at+1)
-		return Txn{If: []Cond{free}, Then: []Op{c.discard(gone.Store, gone.Key)}}, nil
+		return Txn{If: []Cond{free}}, nil
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("catalog: remove image %s from a store: %w", id, err)
@@ -160,17 +159,13 @@ func (c *Catalog) Requeue(ctx context.Context, id string, f func(*Image)) (Image
 		if img.Status != StatusUploading && img.Status != StatusImporting {
 			return Txn{}, &StatusError{id, img.Status, StatusQueued}
 		}
-		var txn Txn
-		for _, l := range img.Locations {
-			txn.Then = append(txn.Then, c.discard(l.Store, l.Key))
-		}
 		img.Status = StatusQueued
 		img.Size, img.VirtualSize, img.Locations = nil, nil, nil
 		img.Checksum, img.HashAlgo, img.HashValue = "", "", ""
 		if f != nil {
 			f(img)
 		}
-		return txn, nil
+		return Txn{}, nil
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("catalog: requeue image %s: %w", id, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -90,7 +91,8 @@ func (c *Catalog) Image(_ context.Context, id string) (Image, error) {
 // UpdateImage changes an image by f, which gets a copy and may be called
 // several times, on newer copies. An error of f ends it, unchanged. The
 // status must move along the table (StatusError); id and created_at do not
-// change; updated_at becomes now.
+// change; updated_at becomes now. The objects of locations that f takes away
+// are queued as garbage.
 func (c *Catalog) UpdateImage(ctx context.Context, id string, f func(*Image) error) (Image, error) {
 	img, err := c.updateImage(ctx, id, func(img *Image) (Txn, error) {
 		attempts := img.Attempts
@@ -109,6 +111,7 @@ func (c *Catalog) updateImage(ctx context.Context, id string, f func(*Image) (Tx
 	var out Image
 	rev, err := change(ctx, c, imageKind(), id, func(img Image) (Txn, error) {
 		old := img
+		old.Locations = slices.Clone(img.Locations) // f may delete in place
 		txn, err := f(&img)
 		if err != nil {
 			return txn, err
@@ -120,6 +123,11 @@ func (c *Catalog) updateImage(ctx context.Context, id string, f func(*Image) (Tx
 		}
 		if err := img.normalize(); err != nil {
 			return txn, err
+		}
+		for _, l := range old.Locations {
+			if !slices.ContainsFunc(img.Locations, func(now Location) bool { return now.Store == l.Store && now.Key == l.Key }) {
+				txn.Then = append(txn.Then, c.discard(l.Store, l.Key))
+			}
 		}
 		op, err := put(preImage+id, img.record())
 		txn.Then = append(txn.Then, op)

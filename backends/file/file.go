@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,11 @@ func Open(cfg Config) (*Store, error) {
 }
 
 // path returns the file of a key.
+// URI says where an object is, as Glance's file store has it.
+func (s *Store) URI(key string) string {
+	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(s.path(key))}).String()
+}
+
 func (s *Store) path(key string) string {
 	return filepath.Join(s.dir, filepath.FromSlash(key))
 }

@@ -137,7 +137,7 @@ func baseOf(text string) (*url.URL, error) {
 		return nil, nil
 	}
 	u, err := parse(text)
-	if err != nil || u.RawQuery != "" {
+	if err != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("endpoint is not http://HOST/FOLDER or https://HOST/FOLDER, without a password or query: %w", errors.Join(err, fs.ErrInvalid))
 	}
 	return u, nil
@@ -149,8 +149,8 @@ func parse(text string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no URL: %w", fs.ErrInvalid) // which may have a password: not shown
 	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%s is no http or https URL, or has a password or fragment: %w", u.Redacted(), fs.ErrInvalid)
+	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
+		return nil, fmt.Errorf("%s is no http or https URL, or has a password: %w", u.Redacted(), fs.ErrInvalid)
 	}
 	return u, nil
 }
@@ -168,7 +168,8 @@ const urlElement = "_url/"
 
 // URLKey returns the key of a whole URL: "_url/" and the URL in the alphabet
 // of base64 for URLs. A URL of more than 187 bytes, one with a password and one
-// that is not http or https is fs.ErrInvalid.
+// that is not http or https is fs.ErrInvalid. What differs in the fragment is
+// the same file under several keys.
 func URLKey(text string) (string, error) {
 	if _, err := parse(text); err != nil {
 		return "", fmt.Errorf("http: %w", err)

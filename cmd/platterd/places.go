@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type places struct {
 	cache   *cache.Cache
 	dir     string // of the cache
 	catalog *catalog.Catalog
+	log     *slog.Logger
 }
 
 // Stores returns the stores of this gateway.
@@ -288,7 +290,7 @@ func (ps *places) close() error {
 // openPlaces opens the stores, and a cache if one of them is far.
 func (g *gateway) openPlaces(ctx context.Context) error {
 	stores, err := openStores(ctx, g.cfg, g.metrics, g.log)
-	g.places = &places{stores: stores, byName: g.cfg.DefaultStore, dir: g.cfg.Cache.Dir, catalog: g.catalog}
+	g.places = &places{stores: stores, byName: g.cfg.DefaultStore, dir: g.cfg.Cache.Dir, catalog: g.catalog, log: g.log}
 	if err != nil {
 		return err // what was opened is closed with the gateway
 	}

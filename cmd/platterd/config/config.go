@@ -186,6 +186,10 @@ type Images struct {
 	DiskFormats        []string `toml:"disk_formats"`         // default: Glance's list
 	ContainerFormats   []string `toml:"container_formats"`    // default: Glance's list
 	HashAlgorithm      string   `toml:"hash_algorithm"`       // default sha512
+
+	ShowDirectURL         bool `toml:"show_image_direct_url"`   // owners see where the first copy of the bytes is
+	ShowMultipleLocations bool `toml:"show_multiple_locations"` // owners see where all copies are, and change that
+	LocationQuota         int  `toml:"location_quota"`          // copies of one image, default 10
 }
 
 // Import says how images are imported.
