@@ -92,6 +92,9 @@ func (s *space) add(u *unit) {
 	s.units++
 	u.obj.put(u)
 	g := ghost{u.obj.key, u.n}
+	if u.obj.valued {
+		u.uses.Store(maxUses)
+	}
 	if _, again := s.ghosts[g]; again || u.obj.valued {
 		delete(s.ghosts, g)
 		s.main.push(u)

@@ -6,7 +6,7 @@ import (
 )
 
 // Fill fetches what the cache lacks of the whole object, behind what anybody
-// waits for, and gives all of it the standing of what was used again: it does
+// waits for, and gives all of it the standing of what is used often: it does
 // not push itself out, and what is read once by others does not push it out
 // soon. That what came is kept is certain when the Reader was closed; whether
 // all of it found room, [Cache.Whole] tells.
@@ -18,14 +18,15 @@ func (r *Reader) Fill(ctx context.Context) error {
 	return r.s.bring(ctx, 0, r.s.obj.size, purpose{behind: true, exact: true})
 }
 
-// value moves the units of o to where those are that were used again, where
-// others of it will go at once.
+// value gives the units of o the standing of those that were used again and
+// again, which others of it will have at once.
 func (o *object) value() {
 	c := o.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o.valued = true
 	for _, u := range o.units {
+		u.uses.Store(maxUses)
 		if u.queue == &c.space.small {
 			c.space.move(u)
 		}
