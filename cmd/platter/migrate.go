@@ -22,7 +22,7 @@ times, owners, members, properties and tags, and the bytes, which are compared
 with their checksums on the way. Both sides need an administrator. Images that
 are here already are compared and left as they are, so it can be interrupted and
 run again, also to fetch what was new meanwhile. One that is half here begins
-its bytes anew. Images whose data is on its way
+its bytes anew. Metadata definitions come, too, with the owners they had. Images whose data is on its way
 or gone are skipped.
 
 With --adopt no byte is copied. The gateway needs the Glance's own place as a
@@ -86,6 +86,13 @@ func (p *program) migrate(c *cli.Context) error {
 	m.progress = p.track("copying", total)
 	results := m.all(c.Context, list, c.Int("parallel"))
 	m.progress.finish()
+	if c.NArg() == 0 && c.Context.Err() == nil {
+		names, more, err := m.definitions(c.Context)
+		if err != nil {
+			names, more = append(names, client.Record{"id": "definitions"}), append(more, moved{result: movedFailed, err: err})
+		}
+		list, results = append(list, names...), append(results, more...)
+	}
 	if err := p.show(c, migrateSheet(list, results)); err != nil {
 		return err
 	}

@@ -165,6 +165,37 @@ func (s side) record(t *testing.T, id string) string {
 	return string(text)
 }
 
+const namespace = `{"namespace":"My::Own","display_name":"d","description":"of all kinds","visibility":"public","protected":true,
+	"resource_type_associations":[{"name":"OS::Glance::Image","prefix":"p_"}],"properties":{"p1":{"title":"t","type":"integer","minimum":1}},
+	"objects":[{"name":"o1","required":["q"],"properties":{"q":{"title":"t","type":"string","enum":["a","b"]}}}],"tags":[{"name":"t1"},{"name":"t2"}]}`
+
+// definition is the namespace as a side shows it, without what is each side's
+// own.
+func (s side) definition(t *testing.T) string {
+	t.Helper()
+	var n map[string]any
+	if err := json.Unmarshal(s.ask(t, "GET", "/v2/metadefs/namespaces/My::Own", "", nil, 200), &n); err != nil {
+		t.Fatal(err)
+	}
+	own := func(o map[string]any) {
+		for _, key := range []string{"created_at", "updated_at", "self", "schema"} {
+			delete(o, key)
+		}
+	}
+	own(n)
+	for _, key := range []string{"objects", "resource_type_associations"} {
+		parts, _ := n[key].([]any)
+		for _, part := range parts {
+			own(part.(map[string]any))
+		}
+	}
+	text, err := json.MarshalIndent(n, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // TestMigrate takes the images of a Glance over, is killed in the midst, and
 // runs again. Then every record and every byte is what it was.
 func TestMigrate(t *testing.T) {
@@ -177,6 +208,7 @@ func TestMigrate(t *testing.T) {
 	for _, kind := range list {
 		ids = append(ids, from.make(t, kind))
 	}
+	from.ask(t, "POST", "/v2/metadefs/namespaces", js, []byte(namespace), 201)
 	g := gateway.Start(t, "--mount", "off", "--nbd-listen", "off")
 	to := side{url: g.URL}
 
@@ -187,7 +219,7 @@ func TestMigrate(t *testing.T) {
 		return cmd
 	}
 	out, err := migrate("--dry-run").CombinedOutput()
-	if n := strings.Count(string(out), "would be copied"); err != nil || n != len(list) {
+	if n := strings.Count(string(out), "would be copied"); err != nil || n != len(list)+1 {
 		t.Fatalf("--dry-run names %d of %d images, %v:\n%s", n, len(list), err, out)
 	}
 	if count := strings.Count(string(to.ask(t, "GET", "/v2/images?visibility=all", "", nil, 200)), `"id"`); count != 0 {
@@ -227,8 +259,11 @@ func TestMigrate(t *testing.T) {
 			t.Errorf("image %d %s has other bytes", i, id)
 		}
 	}
+	if got, want := to.definition(t), from.definition(t); got != want {
+		t.Errorf("the definitions are\n%s\nand were\n%s", got, want)
+	}
 	out, err = migrate().CombinedOutput()
-	if n := strings.Count(string(out), "already here"); err != nil || n != len(list) {
+	if n := strings.Count(string(out), "already here"); err != nil || n != len(list)+1 {
 		t.Errorf("the third run finds %d of %d images, %v:\n%s", n, len(list), err, out)
 	}
 
