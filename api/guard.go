@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/seed-478a8fee/platter/api/wire"
@@ -15,10 +16,11 @@ import (
 // Host of its own name that leads here (DNS rebinding) is refused as well.
 type guard struct {
 	hosts map[string]bool // lower case, without port
+	pages []string        // origins of web pages that may come all the same
 }
 
 func newGuard(cfg Config) guard {
-	g := guard{hosts: map[string]bool{}}
+	g := guard{hosts: map[string]bool{}, pages: cfg.CORS.Origins}
 	for _, h := range append([]string{cfg.Listen, urlHost(cfg.PublicEndpoint)}, cfg.Hosts...) {
 		if h = hostOnly(h); h != "" {
 			g.hosts[h] = true
@@ -49,6 +51,9 @@ func (g guard) check(r *http.Request) error {
 	if !g.trusts(host) && !isLocalAddr(r, host) {
 		return wire.Errorf(http.StatusForbidden,
 			"The Host header %.100q is not a name of this gateway. Use its listen address, a loopback name or the host of api.public_endpoint.", r.Host)
+	}
+	if origin := r.Header.Get("Origin"); origin != "" && slices.Contains(g.pages, origin) {
+		return nil
 	}
 	if origin := r.Header.Get("Origin"); origin != "" && hostOnly(urlHost(origin)) != host && !g.trusts(hostOnly(urlHost(origin))) {
 		return wire.Errorf(http.StatusForbidden,

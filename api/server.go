@@ -48,6 +48,7 @@ type Config struct {
 	PublicEndpoint string   // begins the links to this server; "": what the request says
 	Listen         string   // the address it listens on, one of the hosts that Auth nil answers to
 	Hosts          []string // more of them
+	CORS           CORS     // web pages of other sites that may use the API
 	ProxyHeaders   bool     // believe X-Forwarded-Proto
 
 	Limits           Limits
@@ -140,7 +141,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.setDefaults()
 	s := &Server{cfg: cfg, guard: newGuard(cfg)}
-	s.peers = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	s.peers = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	s.pieces.New = func() any { return new([pieceSize]byte) }
 	if s.checker, err = newChecker(cfg); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -161,6 +162,7 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (cfg *Config) setDefaults() {
+	cfg.CORS = cfg.CORS.defaults()
 	for _, n := range []*int{&cfg.Limits.Members, &cfg.Limits.Tags, &cfg.Limits.Properties} {
 		if *n == 0 {
 			*n = 128
@@ -205,6 +207,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = wire.PatientBody(w, r)
 	rec.Header().Set(wire.RequestIDHeader, id)
 	defer func() { s.over(rec, r, start, recover()) }()
+	if s.cfg.CORS.answer(rec.Header(), r) {
+		rec.WriteHeader(http.StatusNoContent)
+		return
+	}
 	if err == nil {
 		r, err = s.admit(r)
 	}

@@ -85,7 +85,7 @@ type Config struct {
 	Parallel  int           // imports that run at once; 0 is 4
 	Pending   int           // that wait besides; 0 is 256
 	TaskLife  time.Duration // how long the record of one stays; 0 is 48 h
-	DeadAfter time.Duration // how long a gateway may be away before others take over; 0 is 1 min
+	DeadAfter time.Duration // how long a gateway may be away before others take over; 0 is 3 min: its copies are given up before
 	Every     time.Duration // between notes of how far one is; 0 is 3 s
 
 	Logger *slog.Logger     // nil is silence
@@ -116,7 +116,7 @@ func New(cfg Config) *Importer {
 	cfg.Parallel = cmp.Or(cfg.Parallel, 4)
 	cfg.Pending = cmp.Or(cfg.Pending, 256)
 	cfg.TaskLife = cmp.Or(cfg.TaskLife, 48*time.Hour)
-	cfg.DeadAfter = cmp.Or(cfg.DeadAfter, time.Minute)
+	cfg.DeadAfter = cmp.Or(cfg.DeadAfter, 3*time.Minute)
 	cfg.Every = cmp.Or(cfg.Every, 3*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -379,7 +379,7 @@ func TestTakeOver(t *testing.T) {
 		if got, err := g.cat.Task(t.Context(), task.ID); later.Load() == 0 && (err != nil || got.Gateway != "dead") {
 			t.Errorf("taken over at once: %+v, %v", got, err)
 		}
-		later.Store(int64(2 * time.Minute))
+		later.Store(int64(4 * time.Minute))
 	}
 	if got := g.wait(task.ID); got.Status != catalog.TaskSuccess || got.Gateway != "g" {
 		t.Errorf("taken over, the task is %+v", got)

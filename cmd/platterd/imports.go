@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/seed-478a8fee/platter/api"
 	"github.com/seed-478a8fee/platter/api/importer"
 	"github.com/seed-478a8fee/platter/backends/file"
 	"github.com/seed-478a8fee/platter/backends/http"
 	"github.com/seed-478a8fee/platter/backends/localfs"
+	"github.com/seed-478a8fee/platter/cmd/platterd/config"
 )
 
 // openImporter makes what imports images, and the place for what is staged.
@@ -33,4 +35,12 @@ func (g *gateway) openImporter() error {
 		Fetch: fetch, OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
 	})
 	return nil
+}
+
+// cors is what the API is told of web pages.
+func cors(c config.CORS) api.CORS {
+	return api.CORS{
+		Origins: c.AllowedOrigin, NoCredentials: c.AllowCredentials != nil && !*c.AllowCredentials,
+		ExposeHeaders: c.ExposeHeaders, AllowHeaders: c.AllowHeaders, Methods: c.AllowMethods, MaxAge: c.MaxAge,
+	}
 }

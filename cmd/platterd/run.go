@@ -310,7 +310,7 @@ func (g *gateway) newAPI() (_ *http.Server, err error) {
 		Listen: g.cfg.API.Listen, Hosts: g.cfg.API.AllowedHosts,
 		Limits:      api.Limits{Members: g.cfg.Limits.Members, Tags: g.cfg.Limits.Tags, Properties: g.cfg.Limits.Properties},
 		DiskFormats: g.cfg.Images.DiskFormats, ContainerFormats: g.cfg.Images.ContainerFormats,
-		Stores: g.namedStores(), DefaultStore: g.cfg.DefaultStore, Importer: g.importer,
+		Stores: g.namedStores(), DefaultStore: g.cfg.DefaultStore, Importer: g.importer, CORS: cors(g.cfg.CORS),
 		Locator: g.places, ShowDirectURL: g.cfg.Images.ShowDirectURL, ShowLocations: g.cfg.Images.ShowMultipleLocations, MaxLocations: g.cfg.Images.LocationQuota, Platter: g.own, Logger: g.log, Ready: g.ready, Ailing: g.ailing,
 		Deletable: g.ingest.Deletable, Cache: g.glanceCache(), Notify: g.notify,
 		Observe: func(r api.Request) { g.metrics.request(r.Method, r.Route, r.Status, r.Took) },

@@ -39,6 +39,7 @@ type Config struct {
 	Auth    Auth             `toml:"auth"`
 	Policy  Policy           `toml:"policy"`
 	Import  Import           `toml:"import"`
+	CORS    CORS             `toml:"cors"`
 	Cache   Cache            `toml:"cache"`
 	Images  Images           `toml:"images"`
 	Limits  Limits           `toml:"limits"`
@@ -190,6 +191,16 @@ type Images struct {
 	ShowDirectURL         bool `toml:"show_image_direct_url"`   // owners see where the first copy of the bytes is
 	ShowMultipleLocations bool `toml:"show_multiple_locations"` // owners see where all copies are, and change that
 	LocationQuota         int  `toml:"location_quota"`          // copies of one image, default 10
+}
+
+// CORS says which web pages may use the API from a browser.
+type CORS struct {
+	AllowedOrigin    []string `toml:"allowed_origin"`    // such as https://console.example.org; none by default
+	AllowCredentials *bool    `toml:"allow_credentials"` // default true
+	ExposeHeaders    []string `toml:"expose_headers"`    // default: Glance's
+	AllowHeaders     []string `toml:"allow_headers"`     // default: Glance's
+	AllowMethods     []string `toml:"allow_methods"`     // default GET, PUT, POST, DELETE, PATCH
+	MaxAge           int      `toml:"max_age"`           // seconds, default 3600
 }
 
 // Import says how images are imported.
