@@ -138,7 +138,7 @@ func (d *desk) active(u user, id string) {
 	}
 }
 
-// TestCommands runs every command on images, members, tasks and stores that
+// TestCommands runs every command on images, members, tasks, stores and metadefs that
 // the two clients of OpenStack have, with every option that a server can feel.
 // What needs a service besides, as volumes and certificates do, is left out.
 func TestCommands(t *testing.T) {
@@ -148,6 +148,7 @@ func TestCommands(t *testing.T) {
 		"openstack-create": (*desk).openstackCreate, "openstack-change": (*desk).openstackChange, "openstack-share": (*desk).openstackShare,
 		"openstack-list": (*desk).openstackList, "glance-images": (*desk).glanceImages, "glance-import": (*desk).glanceImport,
 		"glance-members": (*desk).glanceMembers, "glance-stores": (*desk).glanceStores, "glance-tasks": (*desk).glanceTasks, "platter": (*desk).platterCommands,
+		"glance-md": (*desk).glanceMetadefs,
 	} {
 		t.Run(name, func(t *testing.T) {
 			one := *d
