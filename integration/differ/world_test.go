@@ -105,7 +105,7 @@ func newWorld(t *testing.T, glance string, ours ...string) *world {
 	_, port, _ := strings.Cut(strings.TrimPrefix(w.fixed["web"], "http://"), ":")
 	glance += "\n[import_filtering_opts]\nallowed_hosts = [127.0.0.1]\nallowed_ports = [" + port + "]\n"
 	g := servers.StartSecureGlance(t, servers.SecureGlanceConfig{Keystone: k, Stores: []string{"fast", "slow"}, Web: true, More: glance})
-	p := gateway.Start(t, append([]string{"--mount", "off", "--auth", "keystone", "PLATTER_AUTH_AUTH_URL=" + k.URL, "PLATTER_AUTH_USERNAME=admin",
+	p := gateway.Start(t, append([]string{"--mount", "off", "--auth", "keystone", "PLATTER_CACHE_DIR=off", "PLATTER_AUTH_AUTH_URL=" + k.URL, "PLATTER_AUTH_USERNAME=admin",
 		"PLATTER_AUTH_PASSWORD=" + k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin", "PLATTER_AUTH_CACHE_TIME=5m",
 		"PLATTER_DEFAULT_STORE=fast", "PLATTER_STORES_FAST_TYPE=file", "PLATTER_STORES_FAST_DIR=fast",
 		"PLATTER_STORES_SLOW_TYPE=file", "PLATTER_STORES_SLOW_DIR=slow", "PLATTER_STORES_WEB_TYPE=http", "PLATTER_STORES_WEB_ALLOW_PRIVATE=true",
