@@ -69,6 +69,7 @@ type importBody struct {
 	text    []byte
 	method  string
 	uri     string
+	from    importer.Source
 	stores  []string // nil: not named
 	all     bool
 	succeed bool // all_stores_must_succeed
@@ -106,7 +107,31 @@ func (s *Server) readImport(r *http.Request) (*importBody, error) {
 			}
 		}
 	}
+	b.from.Image, _ = method["glance_image_id"].(string)
+	b.from.Region, _ = method["glance_region"].(string)
+	b.from.Interface = "public"
+	if v, ok := method["glance_service_interface"].(string); ok {
+		b.from.Interface = v
+	}
+	b.from.Token = r.Header.Get("X-Auth-Token")
 	return b, b.readStores()
+}
+
+// checkSource checks which image of another service is meant.
+func (b *importBody) checkSource() error {
+	if b.method != importer.Glance {
+		return nil
+	}
+	method, _ := b.raw["method"].(map[string]any)
+	for _, key := range []string{"glance_region", "glance_image_id"} {
+		if _, ok := method[key]; !ok {
+			return wire.Errorf(http.StatusBadRequest, "'%s' needs to be set for glance-download import method.", key)
+		}
+	}
+	if _, err := uuid.Parse(b.from.Image); err != nil {
+		return wire.Errorf(http.StatusBadRequest, "Remote image id does not look like a UUID: %.60q.", b.from.Image)
+	}
+	return nil
 }
 
 func (b *importBody) readStores() error {
@@ -146,6 +171,9 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 		err = importable(&img, b.method)
 	}
 	if err == nil {
+		err = b.checkSource()
+	}
+	if err == nil {
 		err = s.allowImage(ctx, importRule(b.method), &img)
 	}
 	if err != nil {
@@ -180,7 +208,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	who := wire.IdentityFrom(ctx)
 	task, err := s.cfg.Importer.Start(ctx, importer.Request{
-		Image: img.ID, Method: b.method, URI: b.uri, Stores: stores, AllMustSucceed: b.succeed, Body: b.raw,
+		Image: img.ID, Method: b.method, URI: b.uri, From: b.from, Stores: stores, AllMustSucceed: b.succeed, Body: b.raw,
 		Owner: who.ProjectID, UserID: who.UserID, RequestID: wire.RequestID(ctx),
 	})
 	if err != nil {
@@ -207,7 +235,7 @@ func importable(img *catalog.Image, method string) error {
 		return conflict("Image with status active cannot be target for import.")
 	case method == importer.Copy && img.Status != catalog.StatusActive:
 		return conflict("Only images with status active can be targeted for copying; image %s is %s.", img.ID, img.Status)
-	case method == importer.Web && img.Status != catalog.StatusQueued:
+	case (method == importer.Web || method == importer.Glance) && img.Status != catalog.StatusQueued:
 		return conflict("Image needs to be in 'queued' state to use '%s' method; image %s is %s.", method, img.ID, img.Status)
 	case method == importer.Direct && img.Status != catalog.StatusUploading:
 		return conflict("Image needs to be staged before 'glance-direct' method can be used; image %s is %s.", img.ID, img.Status)

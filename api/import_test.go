@@ -109,6 +109,22 @@ func (s *site) settle(id string) map[string]any {
 	}
 }
 
+// ended waits for the end of the only task of an image, which comes a moment
+// after that of the import, and returns it.
+func (s *site) ended(id string) map[string]any {
+	s.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		var list struct{ Tasks []map[string]any }
+		w := do(s.Server, "GET", "/v2/images/"+id+"/tasks", "", importers["admin"][:2]...)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Tasks) != 1 {
+			s.t.Fatalf("tasks: %d %s", w.Code, w.Body)
+		}
+		if status := list.Tasks[0]["status"]; status == "success" || status == "failure" || time.Now().After(end) {
+			return list.Tasks[0]
+		}
+	}
+}
+
 // TestImportChecks: the status of every import that cannot be, by the first of
 // its faults.
 func TestImportChecks(t *testing.T) {
@@ -189,10 +205,8 @@ func TestImports(t *testing.T) {
 		if w := do(s.Server, "GET", "/v2/images/"+id+"/file", "", importers["admin"]...); w.Body.String() != "data" {
 			t.Errorf("%s: the data is %q", c.body, w.Body)
 		}
-		var list struct{ Tasks []map[string]any }
-		w := do(s.Server, "GET", "/v2/images/"+id+"/tasks", "", importers["admin"][:2]...)
-		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Tasks) != 1 || list.Tasks[0]["status"] != "success" || list.Tasks[0]["type"] != "api_image_import" {
-			t.Errorf("%s: tasks %s", c.body, w.Body)
+		if task := s.ended(id); task["status"] != "success" || task["type"] != "api_image_import" {
+			t.Errorf("%s: the task is %v", c.body, task)
 		}
 	}
 	w := do(s.Server, "GET", "/v2/info/import", "", importers["owner"]...)

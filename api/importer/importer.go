@@ -19,6 +19,7 @@ const (
 	Direct = "glance-direct"
 	Web    = "web-download"
 	Copy   = "copy-image"
+	Glance = "glance-download"
 )
 
 // TaskType is the type of the tasks of imports.
@@ -80,7 +81,8 @@ type Config struct {
 
 	OneStore bool // clients are not told the names of stores
 
-	Fetch Fetcher // nil: there is no web-download
+	Fetch  Fetcher // nil: there is no web-download
+	Remote *Remote // nil: there is no glance-download
 
 	Parallel  int           // imports that run at once; 0 is 4
 	Pending   int           // that wait besides; 0 is 256
@@ -134,10 +136,15 @@ func New(cfg Config) *Importer {
 
 // Methods returns the methods that there are.
 func (m *Importer) Methods() []string {
-	if m.cfg.Fetch == nil {
-		return []string{Direct, Copy}
+	list := []string{Direct}
+	if m.cfg.Fetch != nil {
+		list = append(list, Web)
 	}
-	return []string{Direct, Web, Copy}
+	list = append(list, Copy)
+	if m.cfg.Remote != nil {
+		list = append(list, Glance)
+	}
+	return list
 }
 
 // CheckURI tells why a URI may not be fetched, or nil.

@@ -23,6 +23,7 @@ type Request struct {
 	Image          string
 	Method         string
 	URI            string         // of Web
+	From           Source         // of Glance
 	Stores         []string       // to fill, in this order
 	AllMustSucceed bool           // what one store fails at takes back the others
 	Body           map[string]any // the request as the client wrote it, for the task
@@ -43,6 +44,10 @@ type job struct {
 	allMustSucceed bool
 
 	failed []string // stores that it did not get into
+
+	from    Source               // without a token after a restart
+	size    int64                // of the image there
+	restore func(*catalog.Image) // puts back what was taken from its record; nil: nothing was
 }
 
 func (r Request) input() map[string]any {
@@ -66,6 +71,8 @@ func jobOf(t catalog.Task) (*job, error) {
 	j := &job{task: t.ID, image: t.ImageID, allMustSucceed: true}
 	j.method, _ = method["name"].(string)
 	j.uri, _ = method["uri"].(string)
+	j.from.Image, _ = method["glance_image_id"].(string)
+	j.from.Region, _ = method["glance_region"].(string)
 	if all, ok := req["all_stores_must_succeed"].(bool); ok {
 		j.allMustSucceed = all
 	}
@@ -94,7 +101,7 @@ func (m *Importer) Start(ctx context.Context, req Request) (catalog.Task, error)
 		return catalog.Task{}, err
 	}
 	m.launch(&job{
-		task: id, image: req.Image, method: req.Method, uri: req.URI,
+		task: id, image: req.Image, method: req.Method, uri: req.URI, from: req.From,
 		stores: slices.Clone(req.Stores), allMustSucceed: req.AllMustSucceed,
 	})
 	return task, nil

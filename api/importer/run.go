@@ -77,6 +77,15 @@ func (m *Importer) finish(ctx context.Context, j *job, cause error) {
 // fill brings the bytes into every store that lacks them.
 func (m *Importer) fill(ctx context.Context, j *job, p *progress) error {
 	var why error
+	if j.method == Glance {
+		img, err := m.held(ctx, j)
+		if err == nil && len(img.Locations) == 0 {
+			err = m.copyRecord(ctx, j)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for i, store := range j.stores {
 		img, err := m.held(ctx, j)
 		if err != nil {
@@ -197,6 +206,9 @@ func (m *Importer) undo(ctx context.Context, j *job) error {
 		delete(img.Properties, stageKey)
 		set(img, remainingKey, "")
 		set(img, failedKey, m.names(j.failed))
+		if j.restore != nil {
+			j.restore(img)
+		}
 	}
 	if img.Status == catalog.StatusImporting {
 		_, err = m.cfg.Catalog.Requeue(ctx, j.image, release)
@@ -219,6 +231,10 @@ func (m *Importer) undo(ctx context.Context, j *job) error {
 
 // source opens where the bytes come from.
 func (m *Importer) source(ctx context.Context, j *job) (io.ReadCloser, int64, error) {
+	if j.method == Glance {
+		body, err := m.cfg.Remote.open(ctx, j.from, j.size)
+		return body, j.size, err
+	}
 	if j.method == Web {
 		if m.cfg.Fetch == nil {
 			return nil, 0, fmt.Errorf("web-download is not enabled here: %w", errors.ErrUnsupported)

@@ -70,17 +70,34 @@ func (k *Keystone) Trouble() error {
 // Endpoint returns the URL of a service, such as "image", as Keystone's
 // catalog has it for a region; "" is any.
 func (k *Keystone) Endpoint(ctx context.Context, service, region string) (string, error) {
+	return k.EndpointOf(ctx, service, region, "public")
+}
+
+// EndpointOf is Endpoint for one of the interfaces public, internal, admin.
+func (k *Keystone) EndpointOf(ctx context.Context, service, region, iface string) (string, error) {
+	availability := gophercloud.Availability(iface)
+	switch availability {
+	case gophercloud.AvailabilityPublic, gophercloud.AvailabilityInternal, gophercloud.AvailabilityAdmin:
+	default:
+		return "", fmt.Errorf("there is no interface %.40q of services; there are public, internal and admin", iface)
+	}
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
 	defer cancel()
 	own, err := k.login.get(ctx, nil)
 	if err != nil {
 		return "", err
 	}
-	opts := gophercloud.EndpointOpts{Region: region}
+	opts := gophercloud.EndpointOpts{Region: region, Availability: availability}
 	opts.ApplyDefaults(service)
 	url, err := own.provider.EndpointLocator(opts)
+	if err != nil { // the catalog came with our token, and may have grown since
+		if own, err = k.login.get(ctx, own); err != nil {
+			return "", err
+		}
+		url, err = own.provider.EndpointLocator(opts)
+	}
 	if err != nil {
-		return "", fmt.Errorf("keystone at %s has no public endpoint for the service type %s: %w", k.cfg.URL, service, err)
+		return "", fmt.Errorf("keystone at %s has no %s endpoint for the service type %s: %w", k.cfg.URL, iface, service, err)
 	}
 	return url, nil
 }

@@ -241,18 +241,28 @@ func (f *Fetcher) redirect(to *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: from https to http: %w", errRedirect, fs.ErrPermission)
 	}
 	to.Header.Del("Referer")
+	to.Header.Del(tokenHeader)
 	_, err := f.parse(to.URL.String())
 	return err
 }
 
 // Open begins to read a file. size is -1 if the server does not say it.
 func (f *Fetcher) Open(ctx context.Context, uri string) (io.ReadCloser, int64, error) {
+	return f.OpenWith(ctx, uri, "")
+}
+
+// tokenHeader carries a token of OpenStack's identity service.
+const tokenHeader = "X-Auth-Token"
+
+// OpenWith is Open with a token for the server. It is sent to that one only,
+// and to none that this one leads to.
+func (f *Fetcher) OpenWith(ctx context.Context, uri, token string) (io.ReadCloser, int64, error) {
 	u, err := f.parse(uri)
 	if err != nil {
 		return nil, 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	body, size, err := f.open(ctx, u)
+	body, size, err := f.open(ctx, u, token)
 	if err != nil {
 		cancel()
 		return nil, 0, f.told(ctx, u, err)
@@ -262,12 +272,15 @@ func (f *Fetcher) Open(ctx context.Context, uri string) (io.ReadCloser, int64, e
 	return r, size, nil
 }
 
-func (f *Fetcher) open(ctx context.Context, u *url.URL) (io.ReadCloser, int64, error) {
+func (f *Fetcher) open(ctx context.Context, u *url.URL, token string) (io.ReadCloser, int64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, 0, err
 	}
 	req.Header.Set("User-Agent", "platter")
+	if token != "" {
+		req.Header.Set(tokenHeader, token)
+	}
 	resp, err := f.client.Do(req)
 	if err != nil {
 		return nil, 0, err

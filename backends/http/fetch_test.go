@@ -196,7 +196,7 @@ func TestFetch(t *testing.T) {
 		case "/numbers":
 			http.Redirect(w, r, "http://2130706433/", http.StatusFound)
 		case "/file":
-			if r.Header.Get("Referer") != "" || r.Header.Get("Accept-Encoding") != "" {
+			if r.Header.Get("Referer") != "" || r.Header.Get("Accept-Encoding") != "" || r.Header.Get("X-Auth-Token") != "" {
 				w.WriteHeader(http.StatusTeapot)
 			}
 			w.Write([]byte("data"))
@@ -219,6 +219,30 @@ func TestFetch(t *testing.T) {
 		if c.want == "" && (err != nil || got != "data" || size != c.size) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %q of %d, %v; want %d, %q", c.path, got, size, err, c.size, c.want)
 		}
+	}
+}
+
+// TestFetchToken: a token goes to the server that it is for, and no further.
+func TestFetchToken(t *testing.T) {
+	var port string
+	_, port = origin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/again" {
+			http.Redirect(w, r, "http://b.example.org:"+port+"/", http.StatusFound)
+			return
+		}
+		io.WriteString(w, "token "+r.Header.Get("X-Auth-Token"))
+	})
+	f := fetcher(t, FetchConfig{AllowedHosts: []string{"a.example.org", "b.example.org"}, AllowedPorts: []string{port},
+		Resolve: names(map[string]string{"a.example.org": "127.0.0.1", "b.example.org": "127.0.0.1"})})
+	for path, want := range map[string]string{"/": "token secret", "/again": "token "} {
+		body, _, err := f.OpenWith(t.Context(), "http://a.example.org:"+port+path, "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(body); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+		body.Close()
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -20,19 +21,29 @@ func (g *gateway) openImporter() error {
 		return fmt.Errorf("import.staging_dir: %w", err)
 	}
 	var fetch importer.Fetcher
-	if *c.WebDownload {
-		fetch, err = http.NewFetcher(http.FetchConfig{
+	var remote *importer.Remote
+	if *c.WebDownload || c.GlanceDownload {
+		f, err := http.NewFetcher(http.FetchConfig{
 			AllowedSchemes: c.AllowedSchemes, DisallowedSchemes: c.DisallowedSchemes, AllowedHosts: c.AllowedHosts,
 			DisallowedHosts: c.DisallowedHosts, AllowedPorts: c.AllowedPorts, DisallowedPorts: c.DisallowedPorts, Logger: g.log,
 		})
 		if err != nil {
-			return fmt.Errorf("import: what web-download may fetch: %w", err)
+			return fmt.Errorf("import: what may be fetched: %w", err)
+		}
+		if *c.WebDownload {
+			fetch = f
+		}
+		if c.GlanceDownload {
+			remote = &importer.Remote{Fetch: f.OpenWith, Properties: c.GlanceDownloadProperties,
+				Endpoint: func(ctx context.Context, region, iface string) (string, error) {
+					return g.keystone.EndpointOf(ctx, "image", region, iface)
+				}}
 		}
 	}
 	g.importer = importer.New(importer.Config{
 		Catalog: g.catalog, Bytes: g.ingest, GatewayID: g.dir.gateway,
 		Staging: staging, Shared: c.StagingShared, SelfURL: c.SelfURL, SizeCap: int64(g.cfg.Limits.ImageSize),
-		Fetch: fetch, OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
+		Fetch: fetch, Remote: remote, OneStore: len(g.cfg.Stores) == 1, Parallel: c.Parallel, TaskLife: time.Duration(g.cfg.Limits.TaskLife), Logger: g.log,
 	})
 	return nil
 }

@@ -35,10 +35,10 @@ func TestTempest(t *testing.T) {
 	image := serveImage(t)
 	env := append(stores(t), "--auth", "keystone", "--mount", "off", "--etcd", servers.StartEtcd(t, 1).Endpoints[0],
 		"PLATTER_AUTH_AUTH_URL="+k.URL, "PLATTER_AUTH_USERNAME=admin", "PLATTER_AUTH_PASSWORD="+k.AdminPassword, "PLATTER_AUTH_PROJECT_NAME=admin",
-		"PLATTER_IMAGES_SHOW_MULTIPLE_LOCATIONS=true", "PLATTER_IMPORT_ALLOWED_HOSTS=127.0.0.1,does-not.exist", "PLATTER_IMPORT_ALLOWED_PORTS=80,"+portOf(image))
+		"PLATTER_IMAGES_SHOW_MULTIPLE_LOCATIONS=true", "PLATTER_IMPORT_ALLOWED_HOSTS=127.0.0.1,does-not.exist", "PLATTER_IMPORT_GLANCE_DOWNLOAD=true")
 	for service, name := range map[string]string{"image": "glance", "image_remote": "glance_remote"} {
 		g := gateway.New(t, env...)
-		g.Wrap = []string{"env", "PLATTER_IMPORT_SELF_URL=" + g.URL}
+		g.Wrap = []string{"env", "PLATTER_IMPORT_SELF_URL=" + g.URL, "PLATTER_IMPORT_ALLOWED_PORTS=80," + portOf(image) + "," + portOf(g.URL)}
 		g.Run(t)
 		k.AddService(t, service, name, g.URL)
 		if service == "image" {

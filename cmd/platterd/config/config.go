@@ -212,7 +212,11 @@ type Import struct {
 
 	// What web-download may fetch. Of each pair the first list that is not
 	// empty decides.
-	WebDownload       *bool    `toml:"web_download"`       // default true
+	WebDownload    *bool `toml:"web_download"`    // default true
+	GlanceDownload bool  `toml:"glance_download"` // images of other image services that Keystone knows, too
+
+	GlanceDownloadProperties []string `toml:"glance_download_properties"` // beginnings of names of properties that come along; default: Glance's
+
 	AllowedSchemes    []string `toml:"allowed_schemes"`    // default http, https
 	DisallowedSchemes []string `toml:"disallowed_schemes"` // instead
 	AllowedHosts      []string `toml:"allowed_hosts"`      // default: all on the public Internet; what is named here may be private

@@ -54,6 +54,9 @@ func (l *loader) validateDoors() {
 	if (c.API.TLSCert == "") != (c.API.TLSKey == "") {
 		l.wrong("api.tls_cert", "tls_cert and tls_key belong together: give both or neither")
 	}
+	if c.Import.GlanceDownload && c.Auth.Mode != Keystone {
+		l.wrong("import.glance_download", "other image services are found through Keystone: set auth.mode = \"keystone\"")
+	}
 	if e := c.Import.SelfURL; e != "" {
 		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 			l.wrong("import.self_url", "%q is not a URL such as http://10.0.0.1:9292", e)
