@@ -16,22 +16,8 @@ import (
 // status stays what it is. The first one to end says what the image's size
 // and hashes are; if another one brings other bytes it is
 // catalog.ErrMismatch. To fill a store that has the image is fs.ErrExist.
-func (in *Ingest) Fill(ctx context.Context, id string, body io.Reader, size int64, store string) (err error) {
-	u, err := in.prepare(ctx, id, size, store)
-	if err != nil {
-		return err
-	}
-	u.rec.Copy = true
-	in.begun(u.rec.ID)
-	defer in.over(u.rec.ID)
-	defer func() { in.observe(u, err) }()
-	if err = u.begin(ctx); err == nil {
-		err = u.run(ctx, body)
-	}
-	if err != nil {
-		return u.fail(ctx, err)
-	}
-	return nil
+func (in *Ingest) Fill(ctx context.Context, id string, body io.Reader, size int64, store string) error {
+	return in.bring(ctx, id, body, size, store, true)
 }
 
 // CopyTo brings a copy of an image's bytes from a store that has them to

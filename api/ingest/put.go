@@ -49,11 +49,17 @@ type upload struct {
 // be queued and is active afterwards. size is the number of bytes, or -1 if
 // nobody knows; store may be "" for the default. After an error the image is
 // queued again and no byte of body is kept.
-func (in *Ingest) Put(ctx context.Context, id string, body io.Reader, size int64, store string) (err error) {
+func (in *Ingest) Put(ctx context.Context, id string, body io.Reader, size int64, store string) error {
+	return in.bring(ctx, id, body, size, store, false)
+}
+
+// bring is Put, or Fill if it is a copy.
+func (in *Ingest) bring(ctx context.Context, id string, body io.Reader, size int64, store string, isCopy bool) (err error) {
 	u, err := in.prepare(ctx, id, size, store)
 	if err != nil {
 		return err
 	}
+	u.rec.Copy = isCopy
 	in.begun(u.rec.ID)
 	defer in.over(u.rec.ID)
 	defer func() { in.observe(u, err) }()
