@@ -438,7 +438,7 @@ func TestAtATerminal(t *testing.T) {
 	}
 	must(t, g, "image", "create", "$(touch hacked)", "--disk-format", "raw")
 	for line, want := range map[string]string{
-		"image s": "show set save", "image show de": "debian", "attach x --mode e": "ephemeral", "attach --mo": "--mode",
+		"image s": "show set save stage", "image show de": "debian", "attach x --mode e": "ephemeral", "attach --mo": "--mode",
 		"convert --to q": "qcow2", "image list -f j": "json", "image show $": "",
 	} {
 		words := strings.Fields(line)
