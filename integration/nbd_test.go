@@ -230,8 +230,11 @@ func TestNBDConformance(t *testing.T) {
 	if out := string(page); strings.Contains(out, "attach/") {
 		t.Errorf("a token is told to operators:\n%s", out)
 	}
-	if log := g.Log(); strings.Contains(log, "panic") || strings.Contains(log, "attach/") {
-		t.Error("the log has a panic or a token")
+	for line := range strings.Lines(g.Log()) {
+		words := strings.ReplaceAll(line, "attach/TOKEN", "") // what names there are is no secret
+		if strings.Contains(words, "panic") || strings.Contains(words, "attach/") {
+			t.Errorf("the log has a panic or a token: %s", line)
+		}
 	}
 	idle(t, g)
 }
