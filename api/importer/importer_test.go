@@ -416,6 +416,30 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
+// TestMalformed: a task that says nothing ends, and lets go of its image.
+func TestMalformed(t *testing.T) {
+	r := newRoom(t)
+	g := r.gateway("g", nil)
+	g.image()
+	task, err := g.cat.CreateTask(t.Context(), catalog.Task{Type: TaskType, Status: catalog.TaskPending, ImageID: imageID, Gateway: "g"})
+	if err == nil {
+		_, err = g.cat.UpdateImage(t.Context(), imageID, func(i *catalog.Image) error {
+			i.Status, i.Properties = catalog.StatusImporting, map[string]string{lockKey: task.ID}
+			return nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := g.wait(task.ID); got.Status != catalog.TaskFailure {
+		t.Errorf("the task is %+v", got)
+	}
+	g.check(r, catalog.StatusQueued, "", "")
+}
+
 // TestStagedElsewhere: where the staged data is follows from the image.
 func TestStagedElsewhere(t *testing.T) {
 	r := newRoom(t)
@@ -431,6 +455,14 @@ func TestStagedElsewhere(t *testing.T) {
 	}
 	if url, err := two.StagedAt(&img); url != "http://one" || err != nil {
 		t.Errorf("elsewhere: %q, %v", url, err)
+	}
+	moved := r.gateway("one", func(c *Config) { c.SelfURL = "http://elsewhere" })
+	if url, err := moved.StagedAt(&img); url != "" || err != nil {
+		t.Errorf("at home after a move: %q, %v", url, err)
+	}
+	sharing := r.gateway("three", func(c *Config) { c.Shared = true })
+	if url, err := sharing.StagedAt(&img); url != "" || err != nil {
+		t.Errorf("in a shared place: %q, %v", url, err)
 	}
 	if _, err := one.StagedAt(&catalog.Image{Properties: map[string]string{stageKey: two.host()}}); !errors.Is(err, ErrElsewhere) {
 		t.Errorf("at a gateway without a URL: %v", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/seed-478a8fee/platter/api/ingest"
@@ -13,28 +14,27 @@ import (
 	"github.com/seed-478a8fee/platter/catalog"
 )
 
-// host is how this gateway is named in records of what it has staged.
-func (m *Importer) host() string {
-	switch {
-	case m.cfg.Shared:
-		return ""
-	case m.cfg.SelfURL != "":
-		return m.cfg.SelfURL
-	}
-	return "gateway:" + m.cfg.GatewayID
+// host is how this gateway is named in records of what it has staged: by its
+// id, and its URL if others can reach it.
+func (m *Importer) host() string { return strings.TrimSpace(m.cfg.GatewayID + " " + m.cfg.SelfURL) }
+
+// mine tells whether this gateway staged the data of img.
+func (m *Importer) mine(img *catalog.Image) bool {
+	id, _, _ := strings.Cut(img.Properties[stageKey], " ")
+	return id == m.cfg.GatewayID
 }
 
 // StagedAt returns the URL of the gateway that has the staged data of img, if
 // that is another one than this. Where that says no URL it is ErrElsewhere.
 func (m *Importer) StagedAt(img *catalog.Image) (string, error) {
-	host := img.Properties[stageKey]
-	if host == "" || host == m.host() {
+	id, url, _ := strings.Cut(img.Properties[stageKey], " ")
+	if id == "" || m.mine(img) || m.cfg.Shared {
 		return "", nil
 	}
-	if len(host) > len("gateway:") && host[:len("gateway:")] == "gateway:" {
-		return "", fmt.Errorf("%w (%s); send the import there, or give every gateway its import.self_url", ErrElsewhere, host[len("gateway:"):])
+	if url == "" {
+		return "", fmt.Errorf("%w (%s); send the import there, or give every gateway its import.self_url", ErrElsewhere, id)
 	}
-	return host, nil
+	return url, nil
 }
 
 func (m *Importer) isStaging(id string) bool {
@@ -68,9 +68,7 @@ func (m *Importer) Stage(ctx context.Context, id string, body io.Reader, size in
 			return &catalog.StatusError{ID: id, From: img.Status, To: catalog.StatusUploading}
 		}
 		img.Status = catalog.StatusUploading
-		if host != "" {
-			set(img, stageKey, host)
-		}
+		set(img, stageKey, host)
 		return nil
 	})
 	if err != nil {

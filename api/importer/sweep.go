@@ -14,6 +14,10 @@ import (
 // tidyEvery is how often Run looks for what crashes left.
 const tidyEvery = time.Minute
 
+// partialLife is how long data in a shared place may lie there unfinished: its
+// client may be silent for long.
+const partialLife = 24 * time.Hour
+
 func admin() catalog.Viewer { return catalog.Viewer{Admin: true} }
 
 // Recover goes on with the imports that the last run of this gateway left, and
@@ -27,7 +31,7 @@ func (m *Importer) Recover(ctx context.Context) error {
 		return fmt.Errorf("importer: list images: %w", err)
 	}
 	for _, img := range list {
-		if host := img.Properties[stageKey]; host != m.host() || host == "" {
+		if !m.mine(&img) {
 			continue
 		}
 		r, err := m.cfg.Staging.Open(ctx, img.ID)
@@ -164,8 +168,11 @@ func (m *Importer) adopt(ctx context.Context, t catalog.Task) error {
 	return nil
 }
 
-// bury ends a task that cannot be understood.
+// bury ends a task that cannot be understood, and lets go of its image.
 func (m *Importer) bury(ctx context.Context, t catalog.Task, cause error) error {
+	if err := m.undo(ctx, &job{task: t.ID, image: t.ImageID}); err != nil {
+		return err
+	}
 	_, err := m.cfg.Catalog.UpdateTask(ctx, t.ID, func(t *catalog.Task) error {
 		t.Status, t.Message, t.ExpiresAt = catalog.TaskFailure, cause.Error(), m.cfg.Now().Add(m.cfg.TaskLife)
 		return nil
@@ -191,8 +198,8 @@ func (m *Importer) sweep(ctx context.Context) error {
 		if waits && !e.Partial || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if e.Partial && m.anyStaging() {
-			continue // it may be one that is being written
+		if e.Partial && (m.anyStaging() || m.cfg.Shared && e.Modified.After(m.cfg.Now().Add(-partialLife))) {
+			continue // it may be one that is being written, here or by another gateway
 		}
 		if err := m.cfg.Staging.Delete(ctx, e.Key); err != nil {
 			errs = append(errs, fmt.Errorf("importer: remove what was staged of image %s: %w", e.Key, err))

@@ -100,9 +100,19 @@ func NewFetcher(cfg FetchConfig) (*Fetcher, error) {
 func lower(list []string) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
-		out[i] = strings.ToLower(strings.TrimSuffix(strings.Trim(s, "[]"), "."))
+		out[i] = plainName(strings.Trim(s, "[]"))
 	}
 	return out
+}
+
+// plainName is a host as lists have it: of the many spellings of a name or of
+// an address, one.
+func plainName(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if a, err := netip.ParseAddr(host); err == nil && a.Zone() == "" {
+		return a.Unmap().String()
+	}
+	return host
 }
 
 // Check tells why a URL may not be fetched, before anything is: an
@@ -134,7 +144,7 @@ func (f *Fetcher) parse(uri string) (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https", !passes(u.Scheme, f.cfg.AllowedSchemes, f.cfg.DisallowedSchemes):
 		return nil, fmt.Errorf("the scheme %.20q is not allowed: %w", u.Scheme, fs.ErrPermission)
 	}
-	host := f.name(u)
+	host := plainName(u.Hostname())
 	if why := badHost(host); why != "" {
 		return invalid(why)
 	}
@@ -153,11 +163,6 @@ func passes(word string, allowed, disallowed []string) bool {
 		return slices.Contains(allowed, word)
 	}
 	return !slices.Contains(disallowed, word)
-}
-
-// name is the host of a URL as the lists have it.
-func (f *Fetcher) name(u *url.URL) string {
-	return strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 }
 
 func portOf(u *url.URL) string {
@@ -193,24 +198,35 @@ func badHost(host string) string {
 	return ""
 }
 
-// addresses returns those that a host may be reached at.
+// maxAddresses is how many addresses of a host are looked at: whoever owns a
+// name can give it thousands.
+const maxAddresses = 4
+
+// addresses returns those that a host may be reached at. Who asks is not told
+// whether there is such a name.
 func (f *Fetcher) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	name := plainName(host)
 	var list []netip.Addr
 	if a, err := netip.ParseAddr(name); err == nil {
 		list = []netip.Addr{a}
 	} else if list, err = f.cfg.Resolve(ctx, name); err != nil || len(list) == 0 {
 		f.cfg.Logger.InfoContext(ctx, "a host that a fetch is asked from has no address", "host", name, "err", err)
-		return nil, fmt.Errorf("the host %.255s has no address: %w", name, fs.ErrPermission)
+		return nil, notPublic(name)
 	}
 	if slices.Contains(f.cfg.AllowedHosts, name) {
-		return list, nil
+		return list[:min(len(list), maxAddresses)], nil
 	}
 	// One that is not public is enough: which of them is used would be luck.
-	if slices.ContainsFunc(list, func(a netip.Addr) bool { return !public(a) }) {
-		return nil, fmt.Errorf("the host %.255s is not on the public Internet, and not on the list of allowed hosts: %w", name, fs.ErrPermission)
+	for _, a := range list {
+		if !public(a) || len(f.cfg.AllowedHosts) == 0 && slices.Contains(f.cfg.DisallowedHosts, a.Unmap().String()) {
+			return nil, notPublic(name)
+		}
 	}
-	return list, nil
+	return list[:min(len(list), maxAddresses)], nil
+}
+
+func notPublic(name string) error {
+	return fmt.Errorf("the host %.255s has no address on the public Internet, and is not on the list of allowed hosts: %w", name, fs.ErrPermission)
 }
 
 // dial connects to a host at an address that was checked.
@@ -302,14 +318,17 @@ func (f *Fetcher) open(ctx context.Context, u *url.URL, token string) (io.ReadCl
 // told is the error for who asked: what was refused, or what the server
 // answered, but not how far a connection came.
 func (f *Fetcher) told(ctx context.Context, u *url.URL, err error) error {
-	f.cfg.Logger.InfoContext(ctx, "a fetch failed", "host", u.Host, "err", err)
 	answer, ok := errors.AsType[*statusError](err)
 	wrapped, inside := errors.AsType[*url.Error](err)
+	if inside {
+		err = wrapped.Err // without the URL, whose query may be a secret
+	}
+	f.cfg.Logger.InfoContext(ctx, "a fetch failed", "host", u.Host, "err", err)
 	switch {
 	case ok:
 		return fmt.Errorf("fetch from %s: %w", u.Host, answer)
 	case inside && (errors.Is(err, errRedirect) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid)):
-		return fmt.Errorf("fetch from %s: %w", u.Host, wrapped.Err)
+		return fmt.Errorf("fetch from %s: %w", u.Host, err)
 	}
 	return fmt.Errorf("fetch from %s: it could not be read", u.Host)
 }

@@ -54,6 +54,8 @@ func TestFetchCheck(t *testing.T) {
 	allowed.AllowedPorts = []string{"80", "8080"}
 	denied := cfg
 	denied.DisallowedHosts, denied.DisallowedPorts, denied.DisallowedSchemes = []string{"images.example.org"}, []string{"81"}, []string{"http"}
+	addresses := cfg
+	addresses.DisallowedHosts = []string{"2606:2800:220:1::1", "93.184.215.14", "MiXed.example.org."}
 	both := cfg
 	both.AllowedHosts, both.DisallowedHosts = []string{"images.example.org"}, []string{"images.example.org"}
 	for _, c := range []struct {
@@ -138,6 +140,12 @@ func TestFetchCheck(t *testing.T) {
 		{denied, "https://six.example.org:81/", fs.ErrPermission},
 		{denied, "http://six.example.org/", fs.ErrPermission},
 		{both, "http://images.example.org/", nil},
+		{addresses, "http://[2606:2800:220:1:0::1]/", fs.ErrPermission},
+		{addresses, "http://[2606:2800:0220:1::0001]/", fs.ErrPermission},
+		{addresses, "http://[::ffff:93.184.215.14]/", fs.ErrPermission},
+		{addresses, "http://images.example.org/", fs.ErrPermission}, // it is at that address
+		{addresses, "http://mixed.EXAMPLE.org/", fs.ErrPermission},
+		{cfg, "http://168.63.129.16/", fs.ErrPermission},
 	} {
 		if err := fetcher(t, c.cfg).Check(c.uri); !errors.Is(err, c.want) {
 			t.Errorf("%.80q: %v, want %v", c.uri, err, c.want)
